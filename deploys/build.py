@@ -26,7 +26,7 @@ _templates = Environment(
 
 
 def template(name: str, **values: object) -> bytes:
-    """Render templates/`name`. Fail if a value that the template uses is missing."""
+    """Render templates/`name`. Raise an error if the template uses a value that is missing."""
     return _templates.get_template(name).render(**values).encode()
 
 
@@ -38,8 +38,8 @@ def file(name: str) -> bytes:
 def stackctl(app: str) -> bytes:
     """Build the zipapp of stackctl for `app`.
 
-    A zip file stores the order and the times of its entries. So the entries are sorted, and all entries have the same
-    time.
+    A zip file stores the order and the times of its entries. So this function sorts the entries, and gives all entries
+    the same time.
     """
     sources = sorted((_ROOT / "stackctl").rglob("*.py"))
     entries = {path.relative_to(_ROOT).as_posix(): path.read_bytes() for path in sources}

@@ -1,6 +1,6 @@
 """The parts of pyinfra that deploys/ uses beyond the documented API. Check these parts when you upgrade pyinfra.
 
-config.py pins pyinfra's version. A unit test refuses an import of these parts in any other module.
+config.py pins pyinfra's version. A unit test fails if another module imports these parts of pyinfra.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ SSH_DATA = tuple(ConnectorData.__annotations__)
 
 
 def connect_with(client: type[SSHClient], run_with_sudo: Callable[..., tuple[int, CommandOutput]]) -> None:
-    """Make pyinfra connect with `client`, and run commands that may need sudo with `run_with_sudo`."""
+    """Make pyinfra use `client` to connect, and use `run_with_sudo` to run commands that may need sudo."""
     ssh.SSHClient = client  # type: ignore[misc]
     ssh.execute_command_with_sudo_retry = run_with_sudo
 

@@ -1,6 +1,6 @@
 """Makes the previous release live again: `pyinfra inventories/prod.py deploys/rollback.py`.
 
-`--data 'tag="1.1.0"'` chooses an earlier release.
+`--data 'tag="1.1.0"'` chooses a release by its tag.
 """
 
 from pyinfra import host

@@ -1,4 +1,4 @@
-"""Pulls the image with the live tag, with the registry login from the env file.
+"""Uses the registry login from the env file to pull the image with the live tag.
 
 A rotation runs this deploy to check a new password.
 

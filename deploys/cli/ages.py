@@ -11,7 +11,7 @@ from deploys.secrets.rules import CredentialsError
 
 
 def main(inventory: str) -> None:
-    """Print the ages, or exit with the reason why the ledger cannot be read."""
+    """Print the ages of the secrets. If the ledger cannot be read, exit with the reason."""
     environment = environment_of(inventory)
     try:
         known = read(Path(group_data(environment)["secrets_ledger"]))

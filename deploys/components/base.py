@@ -45,7 +45,7 @@ def _hostname(settings: Settings) -> None:
         dest=f"/etc/cloud/cloud.cfg.d/99-{settings.values.app}.cfg",
         content=build.file("base/keep-hostname.cfg"),
     )
-    # If a droplet was created without our user data, cloud-init writes the same line at each boot.
+    # If a droplet was created without our user data, cloud-init writes the same line to the file at each boot.
     files.line(
         name="Add the hostname to /etc/hosts",
         path="/etc/hosts",

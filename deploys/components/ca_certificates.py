@@ -1,4 +1,4 @@
-"""Certificate authorities that the droplet trusts in addition to Debian's."""
+"""Certificate authorities that the droplet trusts in addition to Debian's authorities."""
 
 from __future__ import annotations
 

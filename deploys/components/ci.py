@@ -1,6 +1,6 @@
 """CI's account. Through the gate, CI's keys can release, roll back and read the status.
 
-If no key of CI is declared, the account is removed.
+If no key for CI is declared, CI's account is removed.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""PostgreSQL and Redis. Both run in a Compose project that no release changes."""
+"""PostgreSQL and Redis, in a Compose project that no release changes."""
 
 from __future__ import annotations
 
@@ -129,7 +129,10 @@ def _redis_password(settings: Settings, *, name: str, exclusive: bool) -> None:
 
 
 def fingerprint(settings: Settings) -> str:
-    """Return a hash of all inputs of the containers except the passwords. A changed password needs no new container."""
+    """Return a hash of all inputs of the containers except the passwords.
+
+    The passwords are left out, because a changed password needs no new container.
+    """
     return build.fingerprint(
         compose_file(settings, sha256=""),
         build.file(REDIS_CONF),
@@ -161,7 +164,8 @@ def _services_accepted(image: str, conf: str) -> str:
 def _redis_accepts(image: str, conf: str) -> str:
     """Return a command that tests redis.conf.
 
-    If the file is invalid, Redis exits immediately. If the file is valid, Redis runs until timeout(1) ends Redis.
+    If the file is invalid, Redis exits immediately. If the file is valid, timeout(1) ends Redis, which the test counts
+    as success.
     """
     mount = f"--mount type=bind,source={conf},target=/redis.conf,readonly"
     apart = "--rm --network none --user 999:999 --cap-drop ALL"

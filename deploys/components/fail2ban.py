@@ -1,4 +1,4 @@
-"""fail2ban, which bans an address for a while if it guesses SSH logins, or if nginx often refuses its requests."""
+"""fail2ban, which for a while bans addresses that guess SSH logins, or whose requests nginx often refuses."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def configuration(settings: Settings, *, edge: bool) -> dict[str, bytes]:
     # Never ban containers, because a ban would also drop a container's answers to nginx.
     ours = [*values.docker_networks.values(), *values.exempt_addresses, *values.webhook_allowed_from]
     never = dict.fromkeys([*TELEGRAM, *map(str, ours)])
-    # The jails come last, because they refer to the other files.
+    # The file with the jails comes last, because the jails refer to the other files.
     return {
         "fail2ban.local": build.file("fail2ban/fail2ban.conf"),
         f"filter.d/{app}-refusals.conf": build.file("fail2ban/refusals.conf"),

@@ -1,4 +1,7 @@
-"""Foreign objects on the droplet. The component reports them, removes those with given names, and undoes overrides."""
+"""Foreign objects on the droplet.
+
+The component reports foreign objects, removes the objects with given names, and undoes overrides.
+"""
 
 from __future__ import annotations
 

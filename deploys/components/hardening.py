@@ -40,8 +40,8 @@ ROOT_ONLY = {
 
 LOGIN = {
     "UMASK": "027",
-    # These values set the cost of hashing a console password. Debian uses yescrypt. The numbers of rounds apply only to
-    # SHA-512.
+    # YESCRYPT_COST_FACTOR and the numbers of rounds set the cost of hashing a console password. Debian uses yescrypt.
+    # The numbers of rounds apply only to SHA-512.
     "YESCRYPT_COST_FACTOR": "8",
     "SHA_CRYPT_MIN_ROUNDS": "65536",
     "SHA_CRYPT_MAX_ROUNDS": "65536",

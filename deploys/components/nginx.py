@@ -31,7 +31,7 @@ PROXY_ONLY = (
     # A proxy that rewrites the path or the host puts the original value into these headers, and a framework may use
     # these headers to route requests.
     *("X-Original-Host", "X-Original-Method", "X-Original-URI", "X-Original-URL", "X-Rewrite-URL", "X-Host"),
-    # Content delivery networks and load balancers describe the client in these headers.
+    # Content delivery networks and load balancers use these headers to describe the client.
     *("CF-Connecting-IP", "CF-Connecting-IPv6", "CF-IPCountry", "CF-Visitor", "Fastly-Client-IP", "Fastly-SSL"),
     *("True-Client-IP", "X-Client-IP", "X-Cluster-Client-IP", "X-Originating-IP", "X-ProxyUser-Ip", "X-Remote-Addr"),
     *("X-Remote-IP", "Front-End-Https", "X-Scheme", "X-Url-Scheme"),

@@ -1,4 +1,4 @@
-"""SSH: keys only, no login as root. If SSH is broken, the provider's console (root on tty) is the way in.
+"""SSH: keys only, no login as root. If SSH is broken, root can log in at the provider's console.
 
 Changes to sshd, its keys and the firewall are made on trial: the droplet reverts a change that no new login confirms.
 `netplan try` and the confirmed commits of RFC 6241 work in the same way.
@@ -35,7 +35,10 @@ def ssh(settings: Settings) -> None:
 
 
 def files(settings: Settings) -> dict[str, TrialFile]:
-    """Return the operator's keys and sshd's configuration. Both are on trial together, because a login needs both."""
+    """Return the operator's keys and sshd's configuration.
+
+    The keys and the configuration are on trial together, because a login needs both.
+    """
     operator = settings.values.operator
     return {
         # Replace the whole file, so that undeclared keys are removed.

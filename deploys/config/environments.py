@@ -10,7 +10,7 @@ from typing import Any
 
 try:
     from pyinfra.api.exceptions import PyinfraError
-except ModuleNotFoundError:  # CI's scripts run without pyinfra, on the standard library alone
+except ModuleNotFoundError:  # CI's scripts have no pyinfra, only the standard library
     PyinfraError = Exception  # type: ignore[misc, assignment]
 
 _ROOT = Path(__file__).parents[2]
@@ -26,7 +26,7 @@ class GroupDataError(PyinfraError):
 
 
 def environment_of(inventory: str) -> str:
-    """Return the environment that an inventory file belongs to."""
+    """Return the environment to which an inventory file belongs."""
     return Path(inventory).stem
 
 
@@ -36,7 +36,10 @@ def environment_among(groups: Iterable[str]) -> str:
 
 
 def group_data(environment: str) -> dict[str, Any]:
-    """Return group_data/all.py, overridden by the environment's own file. Raises GroupDataError."""
+    """Return the values of group_data/all.py, overridden by the values of the environment's own file.
+
+    Raises GroupDataError.
+    """
     merged: dict[str, Any] = {}
     for group in ("all", environment):
         merged |= _run(_ROOT / "group_data" / f"{group}.py")
@@ -49,7 +52,7 @@ def defaults() -> dict[str, Any]:
 
 
 def files_with(name: str, value: object) -> list[str]:
-    """Return the files of group_data that set a name to a value. Raises GroupDataError."""
+    """Return the files of group_data that set the given name to the given value. Raises GroupDataError."""
     return [str(path.relative_to(_ROOT)) for path in _files() if _run(path).get(name) == value]
 
 

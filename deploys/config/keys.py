@@ -32,7 +32,10 @@ def read_authorized_keys(path: Path) -> bytes:
 
 
 def read_ci_keys(name: str | None, operators: bytes) -> tuple[str, ...]:
-    """Return CI's public keys. Raises SettingsError if the file has no key, or if an operator has the same key."""
+    """Return CI's public keys.
+
+    Raises SettingsError if the file has no key, or has a key that also belongs to an operator.
+    """
     if name is None:
         return ()
     path = Path(name)

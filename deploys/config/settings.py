@@ -86,7 +86,7 @@ def load_settings(data: Mapping[str, Any]) -> Settings:
         paths=Paths(values.app),
         ci_keys=read_ci_keys(values.ci_authorized_keys, operators),
     )
-    # Check the app environment last, because its URLs contain secrets, which are known only now.
+    # Check the app environment last, because the app environment contains URLs with secrets, which are known only now.
     if fault := problem(settings.app_environment()):
         raise SettingsError(f"{values.env_file}: {fault}")
     return settings

@@ -232,7 +232,7 @@ class Values(BaseModel):
 
     @property
     def secrets_of_the_app(self) -> list[str]:
-        """Names of the app's secrets in the env file. The app's variables have the same names."""
+        """The names of the app's secrets in the env file. In the app environment, the secrets have the same names."""
         return [*(TELEGRAM_RULES if self.webhook_path else []), *self.app_secrets]
 
     @property
@@ -312,7 +312,7 @@ class Values(BaseModel):
 
     @model_validator(mode="after")
     def _nginx_accepts_the_paths(self) -> Values:
-        """Refuse a path that is listed twice, because nginx would refuse it.
+        """Refuse a path that is listed twice, because nginx would refuse such a configuration.
 
         Also refuse paths below /.nginx, which are for nginx's own pages.
         """

@@ -109,7 +109,7 @@ def _fingerprint(key: PKey) -> str:
 
 
 def _lookup(hostname: str, config: str) -> dict[str, Any]:
-    """Look a host up in the ssh_config. Raises ConnectError if the file is missing or still has the example address."""
+    """Look up a host in the ssh_config. Raises ConnectError if the file is missing or still has the example address."""
     if not Path(config).expanduser().is_file():
         create = f"Next: create that file, with the address of {hostname} (docs/getting-started.md)"
         remedy = NO_LAB if config == ".lab/ssh_config" else create

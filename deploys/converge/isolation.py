@@ -1,4 +1,4 @@
-"""Decides whether a droplet stays isolated if group_data does not say so."""
+"""Decides whether a droplet is isolated if group_data does not say whether the droplet is isolated."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ Foreign = dict[str, list[dict[str, Any]]]
 
 
 def main() -> int:
-    """Plan, print the result and return the exit code."""
+    """Make the plan, print the plan and return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m deploys.converge.plan")
     parser.add_argument("inventory")
     parser.add_argument("--json", action="store_true", help="print JSON for programs")
@@ -47,7 +47,10 @@ def main() -> int:
 
 
 def summary(operations: Operations, found: Foreign) -> str:
-    """List the operations that would change something, for each host. The last line is the number of such hosts."""
+    """List the operations that would change something, for each host.
+
+    The last line says how many hosts would change.
+    """
     by_host = _changes(operations)
     lines = [line for host, names in by_host.items() for line in (f"\n{host} would change:", *_listed(names))]
     hosts = "1 host" if len(by_host) == 1 else f"{len(by_host)} hosts"

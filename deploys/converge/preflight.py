@@ -96,7 +96,7 @@ CHECKS: tuple[Callable[[Host, Values], str | None], ...] = (
 def check_name(host: Host, settings: Settings) -> None:
     """Raise PyinfraError if the webhook would move to a host name without an address.
 
-    A release would then fail. The current host name of the webhook is not checked.
+    Without an address, a release would fail. The current host name of the webhook is not checked.
     """
     domain = settings.values.domain
     if settings.isolated or not settings.values.webhook_path:

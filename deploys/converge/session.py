@@ -57,7 +57,7 @@ class SiteLock(BaseStateCallback):
 
 
 def begin(state: State, host: Host) -> None:
-    """Prepare a host's connection. A deploy file calls this for each host before its first operation."""
+    """Prepare a host's connection. A deploy file calls this function for each host before the first operation."""
     # With -vvv pyinfra prints the results of facts, such as hashes of secrets. A hash helps to guess a weak secret.
     state.print_fact_output = False
     # Nagle's algorithm delays small packets. TCP_NODELAY turns this delay off, and then a command takes 5 ms instead of
@@ -88,8 +88,8 @@ def _lock(host: Host) -> Channel:
     """
     paths = Paths(host.data.app)
     lock, work = paths.lock, paths.work
-    # An account that can open a lock file can take the lock, so only root may open both lock files. `work` is still
-    # held if a release has outlived its converge.
+    # An account that can open a lock file can take the lock, so only root may open both lock files. Check the lock
+    # `work` too: a release that continues after its converge has ended still holds `work`.
     host.run_shell_command(f"mkdir -p {paths.var} && touch {lock} {work} && chmod 600 {lock} {work}", _sudo=True)
     free, _ = host.run_shell_command(f"flock --timeout {LOCK_TIMEOUT_S} {work} true", _sudo=True)
     if not free:

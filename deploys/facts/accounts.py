@@ -9,7 +9,7 @@ from pyinfra.api import FactBase, QuoteString, StringCommand
 
 
 class LoginShell(FactBase[str | None]):
-    """A person's login shell; None if the account does not exist."""
+    """A person's login shell. None if the account does not exist."""
 
     def command(self, login: str) -> StringCommand:
         return StringCommand("getent passwd", QuoteString(login), "|| true")
@@ -27,7 +27,7 @@ class SystemAccount(NamedTuple):
 
 
 class SystemUser(FactBase[SystemAccount | None]):
-    """A program's account; None if it does not exist."""
+    """A program's account. None if the account does not exist."""
 
     def command(self, login: str) -> StringCommand:
         name = QuoteString(login)

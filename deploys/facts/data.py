@@ -21,7 +21,7 @@ LINK = "a link"
 class DirectoryState(FactBase[str | None]):
     """A directory's mode, uid and gid, such as "700 999 999".
 
-    LINK for a symbolic link, and None if the path is neither.
+    LINK for a symbolic link. None for anything else.
 
     The uid and the gid are numbers, because the droplet has no names for them.
     """
@@ -66,8 +66,8 @@ class RolesAsDeclared(FactBase[bool]):
     """Whether the roles and the database already are as `postgres_roles` (operations/data.py) would create them.
 
     The login role connects to the container's own address, because the image asks for no password on the loopback
-    address. The superuser connects to the database `postgres` over the socket. Both sessions set their own settings,
-    because the app's roles may have stored other settings.
+    address. The superuser connects to the database `postgres` over the socket. The sessions of both roles set their own
+    settings, because the app's roles may have stored other settings.
     """
 
     @staticmethod
@@ -110,8 +110,8 @@ class RedisUser(NamedTuple):
 class RedisUsers(FactBase[RedisUser]):
     """The app's user in Redis.
 
-    The administrator asks for it, or the app's user itself if there is no administrator yet. Until November 2026, the
-    app's user was the only user of Redis and had all permissions.
+    This fact logs in to Redis as the administrator, or as the app's user if there is no administrator yet. Until
+    November 2026, the app's user was the only user of Redis and had all permissions.
     """
 
     default = RedisUser

@@ -61,7 +61,7 @@ class DebianRelease(FactBase[str]):
 
 
 class MemoryMib(FactBase[int]):
-    """The memory available to the kernel, in MiB. The provider's plan has somewhat more."""
+    """The memory available to the kernel, in MiB. The value is somewhat less than the memory in the provider's plan."""
 
     def command(self) -> str:
         return "grep MemTotal /proc/meminfo"
@@ -71,7 +71,7 @@ class MemoryMib(FactBase[int]):
 
 
 class Cpus(FactBase[int]):
-    """Number of CPUs. Docker refuses a container's CPU limit above this number."""
+    """Number of CPUs. Docker refuses a container's CPU limit above the number of CPUs."""
 
     def command(self) -> str:
         return "nproc --all"

@@ -35,7 +35,7 @@ class WebhookHost(FactBase[str | None]):
         try:
             return urlsplit(str(json.loads("".join(output))["webhook"]["url"])).hostname
         except (ValueError, LookupError, TypeError):
-            return None  # stackctl status reports a broken file
+            return None  # return False, because `stackctl status` reports a broken file
 
 
 class Status(FactBase[dict[str, Any] | None]):
@@ -45,7 +45,8 @@ class Status(FactBase[dict[str, Any] | None]):
         return "stackctl"
 
     def command(self) -> str:
-        return "stackctl status --json || true"  # status prints the report even if a person is needed (exit code 4)
+        # with exit code 4 (a person is needed), `stackctl status` also prints the report
+        return "stackctl status --json || true"
 
     def process(self, output: Iterable[str]) -> dict[str, Any] | None:
         text = "".join(output)
@@ -53,7 +54,10 @@ class Status(FactBase[dict[str, Any] | None]):
 
 
 def status() -> dict[str, Any] | None:
-    """Return the Status of this host. A plan reads the Status only once, because a plan changes nothing."""
+    """Return the stackctl status of this host.
+
+    During a plan, read the status only once, because a plan changes nothing.
+    """
     host = ctx_host.get()
     if ctx_state.get().is_executing:
         return cast("dict[str, Any] | None", host.get_fact(Status))
@@ -61,7 +65,7 @@ def status() -> dict[str, Any] | None:
 
 
 def planned(host: Any) -> dict[str, Any] | None:
-    """Return the Status that was read when the plan was made."""
+    """Return the stackctl status that was read when the plan was made."""
     if "stackctl_status" not in vars(host):
         vars(host)["stackctl_status"] = host.get_fact(Status)
     return cast("dict[str, Any] | None", vars(host)["stackctl_status"])

@@ -49,7 +49,7 @@ class Firewall:
 
 
 class Ufw(FactBase[Firewall]):
-    """The policies and rules of ufw. Inactive and empty if ufw is not installed."""
+    """The policies and rules of ufw. If ufw is not installed, the fact is inactive and empty."""
 
     default = Firewall
 

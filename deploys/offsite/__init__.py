@@ -1,1 +1,1 @@
-"""Programs that create, list and prune the off-site repository. They run on the operator's machine."""
+"""Programs for the operator's machine that create, list and prune the off-site repository."""

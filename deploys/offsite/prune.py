@@ -71,7 +71,7 @@ class Plan:
 
 
 def plan(found: Sequence[Stored], now: datetime, pruned: datetime | None, floor: timedelta = FLOOR) -> Plan:
-    """Choose the backups to keep by the storage's dates.
+    """Use the storage's dates to choose the backups to keep.
 
     A backup in doubt is kept in addition to the backup of its day, week or month. `pruned` is the time at which a prune
     last finished.
@@ -93,9 +93,9 @@ def plan(found: Sequence[Stored], now: datetime, pruned: datetime | None, floor:
 def _unexplained(drop: Sequence[Stored], now: datetime, pruned: datetime | None, floor: timedelta) -> str:
     """If a prune would delete more backups than expected, return the reason, otherwise "".
 
-    The last prune kept every backup younger than the floor, and one older backup for each month. So a backup to delete
-    must have reached the floor's age since the last prune. The only exception is one monthly backup for each month that
-    has begun since the last prune.
+    The last prune kept every backup younger than the floor, and one older backup for each month. So each backup to
+    delete must have been younger than the floor at the last prune. The only exception is one older monthly backup for
+    each month that has begun since the last prune.
     """
     if not drop:
         return ""

@@ -175,7 +175,7 @@ class Repository:
             raise RepositoryError(f"{self.url}: restic {verb}: {said}{wait}")
 
     def _command(self, *arguments: str) -> list[str]:
-        # With --cacert restic trusts only the authorities in the named files.
+        # Name all files with authorities, because with --cacert restic trusts no other authorities.
         trusted = (certifi.where(), *self.authorities) if self.authorities else ()
         return ["restic", *(f"--cacert={path}" for path in trusted), *arguments]
 

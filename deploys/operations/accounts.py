@@ -30,9 +30,9 @@ def user(login: str) -> Commands:
 def system_user(login: str, *, home: str, present: bool = True) -> Commands:
     """Create a program's account without a password. The account's only group is its own group.
 
-    This operation creates no home directory, because root creates and fills the home directory elsewhere. With
-    `present=False` the account is deleted, even while somebody is logged in with it. Programs that the account has
-    started as root continue to run.
+    No home directory is created here, because root creates and fills the home directory elsewhere. With
+    `present=False`, the account is deleted even if somebody is logged in. Programs that the account has started as root
+    continue to run.
     """
     found = host.get_fact(SystemUser, login=login)
     if not present:

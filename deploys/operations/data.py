@@ -31,10 +31,10 @@ APP = f"~* &* {RULES}"
 
 @operation()
 def data_directory(path: str, *, uid: int, installed: str) -> Commands:
-    """Create a data directory once, before the services first run.
+    """Create a data directory, but only before the data services have run for the first time.
 
     + installed: a file that exists once the services have run. If the file `installed` exists and the data directory is
-      missing, the volume is not mounted. A new directory would start an empty database
+      missing, the volume is not mounted. With a new directory, PostgreSQL would start an empty database
       (docs/adr/0012-data-directories.md).
     """
     there = host.get_fact(DirectoryState, path=path)
@@ -42,7 +42,8 @@ def data_directory(path: str, *, uid: int, installed: str) -> Commands:
     if there == f"700 {uid} {uid}":
         host.noop(f"{path} exists")
     elif there == LINK:
-        # chown would change the target of the link. stackctl follows no link below data_root (openat.py).
+        # Refuse a symbolic link, because chown would change the target of the link. stackctl follows no link below
+        # data_root (openat.py).
         yield StringCommand(
             "echo", QuoteString(f"{path} is a symbolic link. Next: mount the volume at {path} instead"), ">&2; false"
         )
@@ -111,7 +112,7 @@ def _statements(database: str, owner: str, login: str, password: str) -> list[st
 
 @operation()
 def generated_secret(dest: str) -> Commands:
-    """Create a random secret on the droplet, once. The secret never leaves the droplet."""
+    """Create a random secret on the droplet, unless the secret already exists. The secret never leaves the droplet."""
     found = host.get_fact(FileState, path=dest)
     if found and (found["mode"], found["owner"], found["group"]) == ("600", "root", "root"):
         host.noop(f"{dest} exists")
@@ -131,9 +132,9 @@ def redis_password(  # noqa: PLR0913 - two users and a file
     """Make Redis accept the app's password, now and after a restart.
 
     The operation also sets the permissions of the app's user, and the administrator's password. Redis still accepts its
-    present passwords, because the live release uses one of these passwords until the next release is live. This also
-    holds if the converge stops or Redis restarts in between. With `exclusive`, Redis accepts only the app's new
-    password. Open connections stay open.
+    present passwords, because the live release uses one of these passwords until the next release is live. Redis
+    accepts these passwords even if the converge stops or Redis restarts in between. With `exclusive`, Redis accepts
+    only the app's new password. Open connections stay open.
 
     + administrator: the file on the droplet that holds the administrator's password
     + dest: the file that Redis reads from standard input when Redis starts

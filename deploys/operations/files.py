@@ -1,6 +1,7 @@
 """Operations that write files atomically.
 
-One command compares the file, and a second command receives the new file and renames it.
+One command compares the old file, and a second command writes the new file beside the old file and renames the new
+file.
 
 pyinfra's files.put would stage the file in /tmp, overwrite the old file and show secrets in `--diff`.
 """

@@ -75,7 +75,7 @@ def remove(names: Sequence[str], *, sshd: Handler) -> Commands:
 def declaration(dest: str, accepted: Mapping[str, str]) -> Commands:
     """Write the list of everything that the site puts on the droplet.
 
-    This operation runs last, when the list is complete.
+    The operation `declaration` runs last, when the list is complete.
     """
     declared.of(host).files.add(dest)
     content = declared.document(declared.of(host), accepted)

@@ -22,7 +22,7 @@ from stackctl.core.paths import Paths
 
 @dataclass(frozen=True)
 class Handler:
-    """The commands that put a change in force, and the name of the marker file, which exists while they are pending."""
+    """The commands that put a change in force. The marker file `name` exists while the handler is pending."""
 
     name: str
     commands: Sequence[str]
@@ -34,7 +34,7 @@ class Handler:
 
     @property
     def pending(self) -> bool:
-        """Whether the droplet remembers that the handler has to run."""
+        """Whether the handler's marker file exists on the droplet."""
         return self.name in host.get_fact(PendingHandlers, directory=str(PurePosixPath(self.marker).parent))
 
     def notify(self) -> StringCommand:

@@ -39,7 +39,9 @@ def packages(packages: Sequence[str], *, present: bool = True) -> Commands:
 
 @operation()
 def repair_interrupted_dpkg() -> Commands:
-    """Configure packages that an interrupted apt left half installed. With such packages, apt refuses to work.
+    """Configure packages that an interrupted apt left half installed.
+
+    While a package is half installed, apt refuses to work.
 
     If a converge is killed, apt continues for a while and may finish by itself. So the operation first waits for apt.
     """

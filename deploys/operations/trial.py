@@ -21,7 +21,7 @@ from stackctl.cli.background import PROGRAM
 from stackctl.core.paths import Paths
 
 LOGIN_TIMEOUT_S = 60
-# Restart sshd instead of reloading it. A restart ends no session. A reload would return before sshd has read the new
+# Restart sshd, and do not reload sshd. A restart ends no session. A reload would return before sshd has read the new
 # configuration, so the new login would test the old configuration.
 RESTART_SSHD = Handler("ssh", ["sshd -t", "systemctl restart ssh.service"])
 
@@ -70,7 +70,8 @@ def on_trial(trial: str, commands: Sequence[PyinfraCommand]) -> Commands:
     """Begin a trial, run `commands`, then confirm the trial by a new login. Do nothing without commands.
 
     `stackctl trial change` runs each command. Once the trial is over, `stackctl trial change` refuses a command,
-    because nothing would revert its change. A command can be so late if the operator's machine was asleep.
+    because nothing would revert its change. A command can arrive after the end of the trial if the operator's machine
+    was asleep.
     """
     if not commands:
         return
@@ -84,7 +85,10 @@ def on_trial(trial: str, commands: Sequence[PyinfraCommand]) -> Commands:
 
 
 def confirm_by_new_login(state: State, host: Host, trial: str) -> bool:  # noqa: ARG001 - what pyinfra calls with
-    """Confirm the trial through a new connection. Return False to fail the operation."""
+    """Confirm the trial through a new connection.
+
+    If the confirmation fails, return False, so that the operation fails.
+    """
     try:
         code, said = _run_by_new_login(host, f"sudo -n {PROGRAM} trial confirm {trial}")
     except Exception as error:  # any error is possible: from the network, from sshd or from a key

@@ -54,9 +54,9 @@ def systemd_units(units: Mapping[str, bytes], *, handler: str, restart: Sequence
 def _test(name: str) -> str | None:
     """Return a command that tests a unit, or a drop-in together with its unit if the unit is installed.
 
-    systemd finds units by name, so the file is copied into a temporary directory that systemd searches first. Errors in
-    other units do not count, because the converge may write a required unit later. Return None if systemd has no test
-    for such a file.
+    The command copies the file into a temporary directory that systemd searches first, because systemd finds units by
+    name. Errors in other units do not count, because the converge may write a required unit later. Return None if
+    systemd has no test for such a file.
     """
     unit = PurePosixPath(name).parts[0].removesuffix(".d")
     if name.startswith("/"):

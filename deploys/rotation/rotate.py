@@ -71,8 +71,8 @@ def rotate(environment: str, key: str, *, sure: bool) -> int:
 def only_rotation(env_file: Path) -> Iterator[None]:
     """Refuse a second rotation at the same time.
 
-    If one of two rotations failed, it would undo the other rotation's change of the env file. The lock is on the
-    directory of the env file, because a lock on the file would be lost when the file is replaced.
+    If one of two rotations failed, the failed rotation would undo the other rotation's change of the env file. The lock
+    is on the directory of the env file, because a lock on the file would be lost when the file is replaced.
     """
     directory = env_file.resolve().parent
     try:
@@ -140,9 +140,9 @@ def changed(settings: Settings, before: str, key: str, value: str) -> str:
 
 
 class Rotation:
-    """Writes the new value into the env file and puts it into use.
+    """Writes the new value into the env file, and runs the steps that put the new value into use.
 
-    If a step fails, restore the old value, unless it may no longer be valid.
+    If a step fails, the old value is restored, unless the old value may no longer be valid.
     """
 
     def __init__(self, environment: str, settings: Settings, key: str, secret: Secret) -> None:

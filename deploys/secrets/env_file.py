@@ -1,4 +1,4 @@
-"""Reads and changes the env file. A value is read byte for byte, without interpolation and without os.environ.
+"""Reads and changes the env file. Each value is taken exactly as written, without interpolation of variables.
 
 Messages name keys and lines, never a value.
 """
@@ -52,7 +52,7 @@ def values_in(text: str, path: Path) -> dict[str, str]:
 
 
 def bindings(text: str) -> list[Binding]:
-    """Split the text into bindings, comments and empty lines. Joined, the parts are the original text."""
+    """Split the text into bindings, comments and empty lines. The joined parts are the original text."""
     return list(parse_stream(StringIO(text, newline="")))
 
 

@@ -1,4 +1,4 @@
-"""The rules of the env file, which has every secret that the environment needs, and nothing else.
+"""The rules of the env file. The env file must have every secret that the environment needs, and nothing else.
 
 Messages name keys, never a value.
 """

@@ -30,7 +30,10 @@ def shown(text: str) -> str:
 
 
 def install() -> None:
-    """Replace pyinfra's echo and signal handler, and filter its log. config.py calls this after pyinfra's set-up."""
+    """Replace pyinfra's echo and signal handler, and filter its log.
+
+    This function is called by config.py, after pyinfra's set-up.
+    """
     set_echo(_echo)
     for handler in logger.handlers:
         handler.addFilter(_made_printable)

@@ -1,1 +1,1 @@
-"""The app on the droplet: its state, environment, containers, schema and webhook."""
+"""Manages the app on the droplet: the state, app environment, containers, schema and webhook."""

@@ -1,4 +1,4 @@
-"""The app environment: its canonical form, its hash, its checks, and what Compose receives."""
+"""Handles the app environment: the canonical form, the hash, the checks, and the variables for Compose."""
 
 import hashlib
 import json
@@ -12,7 +12,7 @@ from stackctl.core import durable, program, redact
 from stackctl.core.errors import RefusedError, StackError
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
-# These names would affect docker, Compose or the dynamic loader, because docker's process gets the app environment.
+# Refuse names that affect docker, Compose or the dynamic loader, because docker's process gets the app environment.
 RESERVED = re.compile(r"(COMPOSE|DOCKER|BUILDKIT|BUILDX|STACK|LD)_.*|PATH|HOME")
 NO_TEXT = re.compile("[\0\ud800-\udfff]")
 # execve(2) allows 32 pages (MAX_ARG_STRLEN) for one variable, NAME=value with the zero byte at the end.
@@ -53,7 +53,7 @@ def save(path: Path, environment: Mapping[str, str]) -> None:
 
 
 def differing(path: Path, environment: Mapping[str, str]) -> list[str]:
-    """Return the variables that differ from the environment kept at `path`, or [] if `path` cannot be read."""
+    """Return the variables that differ from the app environment in the file `path`. If it cannot be read, return []."""
     try:
         former = load(path)
     except StackError:

@@ -1,4 +1,4 @@
-"""Pulls the images of releases, pins them by digest, and tags them.
+"""Pulls, tags and pins (by digest) the images of releases.
 
 Each image gets a tag of our own, because Docker treats an untagged image as dangling, even after a pull by digest.
 """
@@ -16,14 +16,14 @@ FOREIGN = {"amd64", "arm64"}
 
 
 def ours(paths: Paths, release: Release) -> str:
-    """Return our own tag on a release's image."""
+    """Return the tag that stackctl puts on a release's image."""
     return f"{paths.docker.release_repository}:{release.id}"
 
 
 def pin(
     stack: Stack, release: Release, *, digest: str | None, live: Release | None, stays: Release | None
 ) -> tuple[str, str]:
-    """Pull and tag the release's image. Return the name repository@sha256:… and a message.
+    """Pull and tag the release's image. Return the image's name with its digest (repository@sha256:…), and a message.
 
     `digest` is the digest that the image must have. `stays` is a release whose image must be used again. A converge
     passes the live release as `stays`, so that the live image is kept even if another image was pushed under the same

@@ -60,7 +60,7 @@ def _each(stack: Stack, **steps: Callable[[Stack], str]) -> None:
 
 
 def needs_recovery(stack: Stack) -> bool:
-    """Return whether an interrupted release left something running beside the recorded release.
+    """Return whether an interrupted release left containers running that do not belong to the recorded release.
 
     If Docker does not answer, return False, because the next step that needs Docker reports this failure.
     """
@@ -88,7 +88,9 @@ def recover(stack: Stack) -> str:
 
 
 def _bring_back(stack: Stack) -> str:
-    """Make the recorded release live, and stop the other colour. An uncommitted release is not trusted.
+    """Make the recorded release live, and stop the other colour.
+
+    An uncommitted release is never brought back, because its watch may not have finished.
 
     After a hard reset, Docker also restarts the former colour if a release had not yet stopped that colour.
     """
@@ -129,7 +131,7 @@ def start_app(stack: Stack) -> str:
 def start_worker(stack: Stack) -> str:
     release = state.load(stack.paths).worker
     if not release or not stack.config.works:
-        stack.stop_worker()  # an earlier release's worker, which Docker restarts after a hard reset
+        stack.stop_worker()  # Docker restarts an earlier release's worker after a hard reset
         return "no worker, because this droplet is isolated" if stack.config.isolated else "no worker"
     # The worker of an interrupted release is replaced. Any other worker is started without being recreated.
     foreign = any(container.labels.get(stack.paths.docker.release_label) != release.id for container in stack.worker)

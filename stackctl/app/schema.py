@@ -79,7 +79,10 @@ def migrate(stack: Stack, project: str, env: Mapping[str, str], release: Release
 
 
 def applied(meant: Sequence[Revision], report: Report) -> tuple[Revision, ...]:
-    """Return the revisions in `meant` that the database has. Some may be missing after a failure."""
+    """Return the revisions in `meant` that the database has.
+
+    After a failed migration, some of these revisions are missing.
+    """
     names = [one.revision for one in meant]
     if report.current in names:
         return tuple(meant[: names.index(report.current) + 1])

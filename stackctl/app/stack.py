@@ -1,4 +1,4 @@
-"""Actions on containers and sockets that several verbs share: start, wait for health, stop, remove."""
+"""Actions on containers and sockets that several verbs use: start, wait for health, stop and remove."""
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -78,7 +78,10 @@ class Stack(Context):
         self.wait_until_well(project, step, self.config.healthy_timeout, fail_early=False)
 
     def remove_one_shots(self) -> None:
-        """Remove the containers of migrations. Such a container keeps running even if its Docker client is killed."""
+        """Remove the containers of migrations.
+
+        A container of a migration keeps running even if its Docker client is killed.
+        """
         for colour in COLOURS:
             self.docker.remove(self.docker.containers(self.paths.docker.project(colour), one_off=True))
 
@@ -90,7 +93,7 @@ class Stack(Context):
         self.bring_up("worker", argv, self.worker_environment(release))
 
     def wait_until_well(self, project: str, step: str, seconds: float, *, fail_early: bool) -> None:
-        """Wait until every container of the project is healthy. With `fail_early`, fail once a container has ended."""
+        """Wait until every container of the project is healthy. With `fail_early`, fail if a container ends."""
         docker = self.docker
 
         def look() -> str | None:

@@ -49,7 +49,8 @@ class Webhook:
 class State:
     """The content of state.json.
 
-    However, `load` takes `active` from nginx's link, and `maintenance` from a flag file.
+    Only `active` and `maintenance` come from elsewhere: `load` reads `active` from nginx's link, and `maintenance` from
+    a flag file.
     """
 
     active: str | None = None
@@ -77,13 +78,16 @@ class State:
 
     @property
     def recorded_colour(self) -> str | None:
-        """The colour of the release recorded last. During a release, or after a kill, another colour may be active."""
+        """The colour of the release that was recorded last.
+
+        During a release, or after a kill, another colour may be active.
+        """
         newest = self.kept[0].id if self.kept else None
         return next((colour for colour, known in self.colours.items() if known and known.id == newest), None)
 
     @property
     def uncommitted(self) -> bool:
-        """Whether the live release was interrupted before it was recorded. A recorded release is in `kept`."""
+        """Whether the live release was interrupted before it was recorded. All recorded releases are in `kept`."""
         return self.release is not None and self.release.id not in {known.id for known in self.kept}
 
     def serving(self, colour: str, release: Release, most: int) -> "State":

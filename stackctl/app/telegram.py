@@ -1,4 +1,4 @@
-"""Telegram's Bot API, as far as a release needs it: the webhook and the state of its deliveries.
+"""The part of Telegram's Bot API that a release needs: the webhook, and the state of its deliveries.
 
 https://core.telegram.org/bots/api#setwebhook. The token is part of every URL, so no URL is ever shown.
 """

@@ -44,7 +44,7 @@ class Record:
 
 
 def load(paths: Paths) -> Record | None:
-    """Return the marker, or None if no restore is unfinished."""
+    """Return the marker of the unfinished restore, or None if there is no unfinished restore."""
     try:
         return records.loads(Record, paths.restoring.read_bytes())
     except FileNotFoundError:

@@ -90,8 +90,8 @@ class Look:
     def problems(self, now: float) -> list[str]:
         """Return a line for each problem that Telegram reports.
 
-        A time from Telegram can be compared with `now`, because the two clocks must agree for Telegram to accept the
-        droplet's certificate.
+        `now` is the droplet's time, which can be compared with times from Telegram: if the two clocks differed,
+        Telegram would reject the droplet's certificate.
         """
         if self.rejected:
             return [f"the bot neither receives nor sends: {self.silence}. Next: set TELEGRAM_BOT_TOKEN, then make site"]

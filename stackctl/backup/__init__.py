@@ -1,1 +1,1 @@
-"""Makes, verifies, lists and prunes backups, and sends them off the droplet."""
+"""Makes, verifies, lists, prunes and sends backups."""

@@ -80,8 +80,8 @@ def entries(listed: str) -> list[Entry]:
 def extensions(schema: Iterable[str], untrusted: Container[str]) -> tuple[tuple[str, str], ...]:
     """Return the untrusted extensions that the SQL of the schema creates, each with the schema of the extension.
 
-    A line in the body of a function may look like a CREATE EXTENSION line. Functions come later in a dump, so only the
-    first such line for each extension counts.
+    A line in the body of a function may look like a CREATE EXTENSION statement. Functions come later in a dump, so only
+    the first such line for each extension counts.
     """
     named = dict[str, str]()
     for line in schema:
@@ -97,8 +97,8 @@ def owners(found: Iterable[Entry], schema: Iterable[str], roles: Container[str])
         for line in schema
         if (match := OWNED_BY_NAME.fullmatch(line)) and (role := unquoted(match[3])) in roles
     )
-    # The name of a large object is its number. PostgreSQL 17 may list several large objects in one entry. Such large
-    # objects go to the database's owner.
+    # The name of a large object is its number. PostgreSQL 17 may list several large objects in one entry. Large objects
+    # in such an entry go to the database's owner.
     large = ((one.name, one.owner) for one in found if one.kind in LARGE_OBJECTS and one.name.isdecimal())
     return named + tuple(("LARGE OBJECT", name, role) for name, role in large if role in roles)
 
@@ -130,7 +130,7 @@ def chosen(
 
 
 def is_set_up(found: Iterable[Entry], schema: Iterable[str], owner: str) -> bool:
-    """Return whether the database itself has settings, or grants privileges to roles besides the owner and READER."""
+    """Return whether the database has settings of its own, or privileges for roles other than the owner and READER."""
     ours = {owner, READER}
     granted = [line for line in schema if (match := OF_DATABASE.fullmatch(line)) and unquoted(match[1]) not in ours]
     return bool(granted) or any(one.kind == "DATABASE PROPERTIES" for one in found)

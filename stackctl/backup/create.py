@@ -1,8 +1,8 @@
 """The verb `backup` saves the data of PostgreSQL and Redis, and the live release, in /opt/backups/ID.
 
 BACKUP lists all steps in order. A backup is made in the directory ID.partial. After the backup was restored into
-throwaway containers and its rows were counted, the directory is renamed to ID. A directory is a backup only if its name
-is an ID. A killed run leaves a directory that no process has locked, and the next run removes that directory. The
+throwaway containers and its rows were counted, the directory is renamed to ID. Only a directory whose name is an ID is
+a backup. A killed run leaves a directory that no process has locked, and the next run removes that directory. The
 backup of a release is dumped and counted, but not restored, because a restore would delay the release.
 """
 
@@ -30,10 +30,11 @@ DUMP_TIMEOUT = 3600
 def backup(stack: Stack, reason: Reason, site: AbstractContextManager[None]) -> None:
     """Make a backup. `site` is the lock of the site, which is held only while the data is dumped.
 
-    Raises RefusedError if nothing was started. Raises FailedError if there is no new backup, or if the new backup has a
-    problem. Neither error prunes a backup.
+    Raises RefusedError if the backup was not started. Raises FailedError if there is no new backup, or if the new
+    backup has a problem. If an error is raised, no backup is pruned.
     """
-    # During an unfinished restore PostgreSQL may have the restored data and Redis still the former data.
+    # Refuse a backup during an unfinished restore, because PostgreSQL may have the restored data, while Redis still has
+    # the former data.
     if half := unfinished_restore.load(stack.paths):
         raise RefusedError(half.remedy)
     with _run(stack, reason) as run:
@@ -107,7 +108,7 @@ def _run(stack: Stack, reason: Reason) -> Iterator[BackupRun]:
 def _preflight(run: BackupRun) -> str:
     room = run.postgres.capacity()
     _begin(run)
-    if run.reason != "safety":  # a pre-restore backup runs inside a restore
+    if run.reason != "safety":  # not for a pre-restore backup, because a restore is running
         _drop_half_restored(run.postgres.server)
     # A killed upload may have left the files that it fetched. A release must not remove these files, because a release
     # does not hold the lock of the backups, and the files may belong to a running upload.

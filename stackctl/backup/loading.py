@@ -3,11 +3,11 @@
 A dump is text that the app or an intruder wrote. No part of a dump runs as superuser, because pg_restore logs in as
 LOADER, which acts as the owner. CHECK constraints, defaults, index functions and generated columns, which run while
 rows are loaded, also have only the owner's privileges (PostgreSQL's manual warns of such code: pg_restore, Notes). For
-objects that only a superuser may create, stackctl runs its own statements, built from checked names. All other such
-objects are left out, and the operator is told what is missing.
+objects that only a superuser may create, stackctl runs its own statements, built from checked names. Other objects that
+need a superuser are left out, and the operator is told what is missing.
 
-The verification of a backup (verify.py) and a restore (restore/load.py) load a dump in the same way. So a verified
-backup can be restored.
+The verification of a backup (verify.py) and a restore (restore/load.py) load a dump in the same way. Because of this, a
+verified backup can be restored.
 """
 
 import json
@@ -136,7 +136,10 @@ class Load:
         return faults
 
     def as_live(self, live: str) -> None:
-        """Give the new database the live database's privileges and settings. Before, only the loader can connect."""
+        """Give the new database the live database's privileges and settings.
+
+        Before that, only the loader can connect.
+        """
         self.server.query(
             ADMIN, AS_LIVE.format(live=live, new=self.database, owner=self.owner, privileges=", ".join(PRIVILEGES))
         )
@@ -153,7 +156,7 @@ class Load:
         server.query(ADMIN, f'{shut}; {granted}; ALTER DATABASE "{new}" CONNECTION LIMIT -1')
         made = [f'ALTER SCHEMA public OWNER TO "{self.owner}"']
         for name, where in contents.extensions:
-            if where != "pg_catalog":  # pg_amcheck --install-missing uses this schema
+            if where != "pg_catalog":  # `pg_amcheck --install-missing` uses the schema pg_catalog
                 made += [f'CREATE SCHEMA IF NOT EXISTS {quoted(where)} AUTHORIZATION "{self.owner}"']
             made += [f"CREATE EXTENSION {quoted(name)} SCHEMA {quoted(where)} CASCADE"]
         roles.run(server, new, made)
@@ -162,8 +165,8 @@ class Load:
         # ANALYZE runs index functions as the table's owner. So ANALYZE must run before any table gets another owner.
         self._as_loader("ANALYZE")
         plain = roles.plain(self.server)
-        # Hostile text may have created objects as the loader. The owner role gets these objects, so that the loader can
-        # be dropped.
+        # SQL in a hostile dump may have created objects as the loader. The owner role gets these objects, so that the
+        # loader can be dropped.
         roles.run(
             self.server, self.database, [f'REASSIGN OWNED BY {LOADER} TO "{self.owner}"', f"DROP OWNED BY {LOADER}"]
         )

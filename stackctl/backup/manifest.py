@@ -3,7 +3,7 @@
 Each manifest is checked completely before use.
 
 The manifest names every file of the backup except manifest.json. Any other file in the directory counts as an error,
-and is never used. A dump whose manifest has version 1 was never verified, so it does not count as a backup.
+and is never used. Dumps whose manifest has version 1 were never verified, so such dumps do not count as backups.
 """
 
 import hashlib
@@ -159,7 +159,7 @@ class Manifest:
 def parse(text: str | bytes, where: object) -> Manifest:
     """Parse a manifest.
 
-    If it is invalid, raise FailedError with the first problem. `where` names the manifest in the error.
+    If the manifest is invalid, raise FailedError with the first problem. `where` names the manifest in the error.
     """
     try:
         manifest = records.loads(Manifest, text, version=VERSION)
@@ -216,7 +216,7 @@ def describe(file: Path) -> File:
 
 
 def differing(directory: Path, manifest: Manifest) -> list[str]:
-    """Return a line for each file that differs from the manifest, or that the manifest does not name."""
+    """Return a line for each file that differs from the manifest, and for each file that the manifest does not name."""
     try:
         with _opened(directory) as there:
             # If `save` was killed, the file manifest.json.new remains.

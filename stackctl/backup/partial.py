@@ -16,7 +16,10 @@ from stackctl.core import openat
 
 @contextmanager
 def directory(whole: Path) -> Iterator[Path]:
-    """Make the partial directory of a backup and lock it. Remove it on exit unless it was renamed."""
+    """Make the partial directory of a backup and lock it.
+
+    When the context exits, a directory that was not renamed is removed.
+    """
     name = whole.name + UNFINISHED
     with openat.directory(whole.parent) as backups:
         made = backups.make(name)

@@ -34,7 +34,7 @@ def prune(run: BackupRun) -> str:
 def prune_releases(backups: Path) -> None:
     """Delete old backups that releases made.
 
-    Keep the last of them, and all that are newer than every verified backup.
+    Keep the last few of these backups, and all of these backups that are newer than every verified backup.
     """
     made = manifest.every(backups)
     newest_verified = max((one.sequence for one in made if one.verified), default=0)
@@ -67,7 +67,7 @@ def _check_size(run: BackupRun) -> None:
 
 
 def _since_manual(made: Sequence[Manifest]) -> list[Manifest]:
-    """Return the last manual backup and all later backups, or all backups without a manual one.
+    """Return the last manual backup and all later backups. If there is no manual backup, return all backups.
 
     Only verified backups count.
     """

@@ -1,8 +1,8 @@
 """Chooses which backups to keep, from their manifests only, without a clock.
 
 Only verified backups count. An unverified backup is kept until a newer backup is verified. Backups are ordered by
-number. So the newest `daily` backups stay even if a clock jumped or stood still. A wrong clock loses at most the oldest
-of the weekly and monthly backups.
+number. So the newest `daily` backups are kept even if a clock jumped or stood still. A wrong clock loses at most the
+oldest of the weekly and monthly backups.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -35,8 +35,8 @@ def choose(manifests: Iterable[Manifest], daily: int, weekly: int = 0, monthly: 
 def _newest_of_each(newest_first: Sequence[Manifest], period: Callable[[date], Period], most: int) -> set[str]:
     """Return the newest backup of each period (day, week or month), for at most `most` periods.
 
-    If a backup has a later time than a backup with a higher number, the clock was wrong. Such a backup is kept, but
-    does not use up a period.
+    If a backup has a later time than a backup with a higher number, the clock was wrong. A backup with such a time is
+    kept, but does not use up a period.
     """
     keep, counted = set[str](), 0
     earliest: Period | None = None

@@ -25,7 +25,8 @@ OWNED = re.compile(rf"ALTER (?!DATABASE|EVENT|SERVER|FOREIGN|PUBLICATION|SUBSCRI
 NAMES_ROLES = ("GRANT ", "REVOKE ", "ALTER DEFAULT PRIVILEGES ", "CREATE POLICY ")
 
 NO_POWERS = "NOSUPERUSER NOCREATEROLE NOCREATEDB NOREPLICATION NOBYPASSRLS"
-# A plain role cannot log in. Its only privileges are those that were granted, and those on its own objects.
+# A plain role cannot log in. The only privileges of a plain role are granted privileges, and the privileges on its own
+# objects.
 PLAIN = """NOT (rolsuper OR rolcanlogin OR rolcreaterole OR rolcreatedb OR rolreplication OR rolbypassrls)
  AND NOT EXISTS (SELECT FROM pg_catalog.pg_auth_members WHERE member = r.oid)"""
 # Like every role, the loader may change its own settings. So each load resets the loader's settings.
@@ -73,7 +74,7 @@ def create_loader(server: Server, owner: str) -> None:
 
 
 def end_loader(server: Server) -> None:
-    """End the sessions of the loader, and drop the loader unless something depends on it."""
+    """End the sessions of the loader, and drop the loader if no object depends on the loader."""
     ended = f"SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity WHERE usename = '{LOADER}'"
     if LOADER in existing(server):
         server.query(ADMIN, f"ALTER ROLE {LOADER} NOLOGIN; {ended}")

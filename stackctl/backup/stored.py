@@ -72,7 +72,7 @@ def snapshots(listed: str) -> list[Snapshot]:
 
 
 def read(text: str, snapshot: Snapshot) -> Manifest:
-    """Parse the manifest of a snapshot. Raise FailedError if it is invalid or of another backup."""
+    """Parse the manifest of a snapshot. Raise FailedError if the manifest is invalid, or belongs to another backup."""
     told = manifest.parse(text, f"{manifest.NAME} of snapshot {snapshot.id}")
     if told.id != snapshot.backup:
         raise FailedError(f"snapshot {snapshot.id} is tagged {snapshot.backup}, but contains {told.id}")

@@ -1,8 +1,8 @@
 """Verifies a backup: restores the backup into throwaway containers, and counts the rows and keys.
 
 The containers use the images of the live services, have no network, and run one after the other. The containers write
-only below the backup's directory, and are removed at the end. If the run is killed, a container stays. Its name
-contains the backup's ID, so the container is removed together with the partial backup.
+only below the backup's directory, and are removed at the end. If the run is killed, a container stays. The name of such
+a container contains the backup's ID, so the container is removed together with the partial backup.
 """
 
 import re
@@ -34,11 +34,10 @@ CAPABILITIES = ("CHOWN", "DAC_OVERRIDE", "FOWNER", "SETGID", "SETPCAP", "SETUID"
 CLOSED = (
     *("--pull=never", "--network=none", "--read-only", "--tmpfs=/tmp:size=16m", "--pids-limit=128"),
     *("--security-opt=no-new-privileges:true", "--cap-drop=ALL", *(f"--cap-add={name}" for name in CAPABILITIES)),
-    "--cpu-shares=128",  # under load, an eighth of the CPU time that a live container gets
+    "--cpu-shares=128",  # under load, the container gets an eighth of a live container's CPU time
 )
 CONNECTIONS, MOST_LOCKS = 10, 10_000
-# The throwaway server need not survive a crash, and nothing else connects to it. Parallel workers would only use
-# memory.
+# The throwaway server need not survive a crash, and has only one client. Parallel workers would only use memory.
 SETTINGS = {
     "fsync": "off",
     "full_page_writes": "off",
@@ -77,7 +76,7 @@ def verify(stack: Stack, place: Path, manifest: Manifest) -> Verified:
                 f"no space left on the disk ({error.message})", error.tail, next_step=f"make room in {place.parent}"
             ) from error
         raise
-    _check_undamaged(place, manifest)  # a dump with a flipped bit may still load
+    _check_undamaged(place, manifest)  # check the hashes, because a dump with a flipped bit may still load
     at = stack.machine.now().isoformat(timespec="seconds")
     return Verified(at, round(stack.machine.monotonic() - began, 1), manifest.rows)
 

@@ -68,7 +68,7 @@ def _detached(paths: Paths) -> Iterator[None]:
 
 
 def start(paths: Paths, config: Config, machine: Machine, arguments: Sequence[str]) -> None:
-    """Start stackctl with these arguments in a unit. Raises LockedError if another run is in progress."""
+    """Start stackctl with these arguments in a systemd unit. Raises LockedError if another run is in progress."""
     if holder := lock.holder_of(paths.work):
         raise holder.refusal
     properties = {
@@ -91,7 +91,7 @@ def start(paths: Paths, config: Config, machine: Machine, arguments: Sequence[st
     if holder := lock.holder_of(paths.work) or lock.holder_of(paths.lock):
         raise holder.refusal
     if "already loaded" in ran.reason:
-        # The unit of another run exists, but its stackctl has not taken the lock yet.
+        # The unit of another run exists, but the other run has not taken the lock yet.
         raise LockedError(
             "another release or restore has just started",
             next_step="wait until it has finished, then run the same command again",
@@ -173,7 +173,7 @@ class _Tail:
         """Return the events of a run that were written since the last call."""
         replaced, lines = self.lines()
         heard = [event for event in map(parsed, lines) if event and event["run"] == run]
-        # After the file was trimmed, it is read from the start, so skip the events that were already returned.
+        # A trimmed file is read from the start, so skip the events that were already returned.
         fresh = heard[self._told :] if replaced else heard
         self._told = len(heard) if replaced else self._told + len(heard)
         return fresh
@@ -195,6 +195,6 @@ class _Tail:
 
 
 def _over(paths: Paths, machine: Machine) -> bool:
-    """Return whether the run's unit has ended. While a stopped run undoes its work, its unit is `deactivating`."""
+    """Return whether the run's unit has ended. A stopped run's unit is `deactivating` until the undo has ended."""
     asked = machine.run(["systemctl", "show", "--property=ActiveState", "--value", paths.units.release])
     return asked.stdout.strip() in {"inactive", "failed"}

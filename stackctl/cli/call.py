@@ -23,14 +23,17 @@ class Call:
 
     @cached_property
     def stack(self) -> Stack:
-        """The stack with the droplet's configuration. Raises RefusedError if the configuration is invalid."""
+        """The stack, which contains the droplet's configuration.
+
+        Raises RefusedError if the configuration is invalid.
+        """
         return Stack(self.paths, config.load(self.paths), self.machine, self.log)
 
     @property
     def holder(self) -> str:
         """The name of this call.
 
-        While this call holds a lock, every other run is refused with a message that shows the name.
+        While this call holds a lock, every other run is refused with a message that contains this name.
         """
         return self.held_for(f"stackctl {self.arguments.verb}")
 

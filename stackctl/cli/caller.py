@@ -2,9 +2,10 @@
 
 The caller can forge SSH_USER_AUTH and the names of processes, so this module uses neither. Instead, the module follows
 the parent processes up to the sshd-session that runs as root, and asks the journal which key that sshd-session
-accepted. Callers cannot forge the journal's fields that begin with _, because journald sets these fields. A caller who
-leaves this tree of processes on purpose (setsid, at, another login's tmux) is recorded by the login alone, or as the
-owner of the other tree. So the history tells colleagues apart, but a colleague can deceive the history.
+accepted. Callers cannot forge the journal's fields that begin with _, because journald sets these fields. If a caller
+deliberately starts stackctl outside of the SSH session's processes (setsid, at, another login's tmux), the history
+records only the login, or the other login's key. So the history tells honest colleagues apart, but gives no protection
+against a dishonest colleague.
 """
 
 import base64
@@ -77,7 +78,7 @@ def _is_owned_by_root(proc: Path, pid: int) -> bool:
 def _accepted(machine: Machine, session: int, began: float) -> tuple[str, str] | None:
     """Return the login and the fingerprint of the key that this sshd-session accepted.
 
-    `began` excludes an older process with the same process ID.
+    The time `began` excludes older processes with the same process ID.
     """
     fields = [f"_PID={session}", "_UID=0", f"SYSLOG_IDENTIFIER={SESSION}"]
     asked = ["journalctl", "--quiet", "--no-pager", "--output=cat", f"--since=@{began - 2:.0f}", *fields]

@@ -26,7 +26,7 @@ REVERTING_S = 10
 
 
 class Section(NamedTuple):
-    """A section of the report, and the problems found by its check."""
+    """A section of the report, and the problems that the section's check has found."""
 
     document: Report
     problems: Sequence[str] = ()
@@ -205,7 +205,7 @@ def _certificate_problems(paths: Paths, served: Report | None) -> list[str]:
 def _trials(seen: Observed) -> Section:
     """Report the trials.
 
-    If a trial still exists after its deadline, the revert has failed, and the timer tries again.
+    If a trial still exists after its deadline, the revert has failed, and the timer will try again.
     """
     running = trial.under_way(seen.paths)
     late = [one.name for one in running if trial.seconds_left(one, seen.machine) <= -REVERTING_S]

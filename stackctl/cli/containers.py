@@ -18,7 +18,10 @@ def logs(stack: Stack, service: str, lines: int, *, follow: bool) -> int:
 
 
 def execute(stack: Stack, command: Sequence[str]) -> NoReturn:
-    """Replace this process with `docker exec` in the live web container. Pass on the terminal, if there is one."""
+    """Replace this process with `docker exec` in the live web container.
+
+    If there is a terminal, `docker exec` gets the terminal.
+    """
     # Remove the "--" that ends the options, because argparse keeps the "--".
     command = command[1:] if command[:1] == ["--"] else command
     if not command:

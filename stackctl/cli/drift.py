@@ -1,4 +1,7 @@
-"""Drift: differences between what runs and what should run. A release of the live tag repairs the drift."""
+"""Finds drift: differences between the running containers and the declared state.
+
+Releasing the live tag again repairs the drift.
+"""
 
 from stackctl.app import app_env, webhook
 from stackctl.app.state import State

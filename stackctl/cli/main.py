@@ -45,7 +45,7 @@ def parser(app: str) -> argparse.ArgumentParser:
 
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:
-    # Only the first signal counts, because a second signal must not interrupt the undo.
+    # Ignore all further signals, because a second signal must not interrupt the undo.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     raise KeyboardInterrupt

@@ -26,7 +26,7 @@ def rollback(call: Call) -> int:
 
 
 def subject(arguments: argparse.Namespace, paths: Paths) -> str:
-    """Return the tag. For a rollback without a tag, return the tag of the release that would become live."""
+    """Return the tag. For a rollback without a tag, return the tag of the release that the rollback would make live."""
     tag = arguments.tag or ""
     if arguments.verb == "rollback" and not tag:
         with suppress(StackError):

@@ -29,7 +29,7 @@ def main(arguments: argparse.Namespace, paths: Paths) -> int:
 def run(arguments: argparse.Namespace, paths: Paths, machine: Machine, out: TextIO, err: TextIO) -> int:
     """Run the verb and return its exit code.
 
-    Only a run reports a failure as an event. Other verbs print failures to `err`.
+    A run reports a failure as an event. A verb that is not a run prints a failure to `err`.
     """
     if renamed := verbs.BY_OLD_NAME.get(arguments.verb):
         print(f"stackctl: {now_called(arguments.verb, renamed.name)}", file=err)
@@ -69,7 +69,8 @@ def _handled(row: Verb, call: Call) -> int:
     """Run the verb's handler under the verb's locks, or start the verb in a separate systemd unit."""
     if row.background and call.arguments.run is None:
         return background.run(call, verbs.function(row.background))
-    # Import before any wait for a lock, because the converge that holds the lock may replace the zipapp meanwhile.
+    # Import the handler before waiting for a lock, because the converge that holds the lock may replace the zipapp
+    # meanwhile.
     handler = verbs.function(row.handler)
     with ExitStack() as held:
         if row.lock is not Lock.NONE:

@@ -6,7 +6,8 @@ from stackctl.cli.call import Call
 from stackctl.core import durable, lock
 from stackctl.core.errors import RefusedError
 
-# A release may be migrating the database when `boot` starts. TimeoutStartSec of APP.service is well above this timeout.
+# A release may be migrating the database when `boot` starts. TimeoutStartSec of APP.service is much longer than this
+# timeout.
 BOOT_LOCK_TIMEOUT_S = 600
 
 

@@ -73,7 +73,10 @@ def _since(report: Report) -> str:
 
 
 def _kept(report: Report) -> list[tuple[str, str]]:
-    """Return the rows of the kept releases. A rollback can use a release, needs its name, or lacks its image."""
+    """Return the rows of the kept releases.
+
+    The rows tell for which releases a rollback needs no tag, needs the tag, or has no image.
+    """
     live = report["release"]["id"] if report["release"] else None
     earlier = [known for known in report["kept"] if known["id"] != live]
     gone = [known["tag"] for known in earlier if known["id"] in report["gone"]]

@@ -11,8 +11,8 @@ from stackctl.host import certificate, upkeep
 from stackctl.services.postgres import Postgres
 
 CERTIFICATE_LOCK_TIMEOUT_S = 330
-# Even a release with migrations, or a verified backup, ends within this time. If a run takes longer, the upgrade is
-# left to the next day.
+# This time suffices even for a release with migrations or for a backup with its verification. If a run takes longer,
+# the upgrade is left to the next day.
 UPGRADE_LOCK_TIMEOUT_S = 3600
 REBOOT_LOCK_TIMEOUT_S = 1800
 AMCHECK_LOCK_TIMEOUT_S = 3600

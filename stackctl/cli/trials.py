@@ -10,7 +10,7 @@ from stackctl.core.machine import Machine
 from stackctl.core.paths import TRIALS, Paths
 from stackctl.host import trial
 
-# These steps run without the operator, so the history must record them.
+# The history must record these steps, because they run without the operator.
 REVERTING = ("expire", "undo", "boot")
 
 
@@ -20,7 +20,7 @@ def step(call: Call) -> int:
 
 
 def remembered(arguments: argparse.Namespace, paths: Paths, machine: Machine) -> bool:
-    """Return whether the history records this step. The timer's frequent calls rarely change anything."""
+    """Return whether the history records this step. Most calls by the timer change nothing."""
     if arguments.step == "expire" and arguments.what:
         return trial.expired(paths, machine, arguments.what)
     return arguments.step in REVERTING

@@ -124,7 +124,7 @@ def _gate(parser: Parser) -> None:
 
 
 class Verb(NamedTuple):
-    """A verb. Its functions are named `module:function`. The module is in stackctl.cli."""
+    """A verb. The functions are given as `module:function`. The module is in stackctl.cli."""
 
     name: str
     description: str

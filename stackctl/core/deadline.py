@@ -12,9 +12,9 @@ def begin(act: Callable[[], T]) -> Callable[[float], T]:
     """Start `act` in the background, and return a function that waits for the result.
 
     The returned function takes a number of seconds to wait. If `act` ends in time, the returned function returns the
-    result of `act` or raises its exception. Otherwise it raises TimeoutError. The timeout of a socket is not enough,
-    because such a timeout applies to each read, so a peer that sends a byte now and then is never cut off. The look-up
-    of a host name has no timeout at all.
+    result of `act` or raises its exception. If `act` takes longer, the returned function raises TimeoutError. The
+    timeout of a socket is not enough, because such a timeout applies to each read, so a peer that sends a byte now and
+    then is never cut off. The look-up of a host name has no timeout at all.
     """
     ended: SimpleQueue[Callable[[], T]] = SimpleQueue()
 

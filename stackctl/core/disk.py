@@ -16,7 +16,7 @@ WAL = 1 << 30
 
 
 def of_backup(database: int, *, verified: bool) -> int:
-    """Return the bytes that a backup may need: for a dump, and for a restored copy of the database if it is verified.
+    """Return the bytes that a backup may need. A verified backup also needs a restored copy of the database.
 
     A dump is smaller than its database, because a dump is compressed and has no indexes.
     """

@@ -11,7 +11,7 @@ def write(path: Path, content: bytes, mode: int = 0o600) -> None:
     temporary.unlink(missing_ok=True)
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     with os.fdopen(descriptor, "wb") as file:
-        os.fchmod(descriptor, mode)  # the mode that open(2) sets depends on the umask
+        os.fchmod(descriptor, mode)  # set the mode again, because open(2) applies the umask
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
@@ -49,5 +49,5 @@ def rename(path: Path, target: Path) -> None:
 
 
 def sync(file: BinaryIO) -> None:
-    """Flush to the disk a file that another program has written."""
+    """Sync a file that another program has written to the disk."""
     os.fsync(file.fileno())

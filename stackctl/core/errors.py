@@ -1,4 +1,4 @@
-"""The ways in which a verb can fail, each with its exit code."""
+"""The errors with which a verb can fail, each with an exit code."""
 
 NEXT = ". Next: "
 """The text between a message and its next step."""

@@ -43,8 +43,8 @@ class RunLog:
     def begin(self, by: str, tag: str = "", key: str = "", request: str | None = None) -> None:
         """Record the first event of the run.
 
-        `key` is the name of the SSH key, because several people may share one login. `request` is the ID that the
-        caller chose for this run.
+        Several people may share one login, so `key` is the name of the SSH key. `request` is the ID that the caller
+        chose for this run.
         """
         told = {"by": by, **({"key": key} if key else {}), "tag": tag, **({"request": request} if request else {})}
         self._record(self.op, "start", f"{tag} by {by}".strip(), None, told)
@@ -59,7 +59,7 @@ class RunLog:
         self._record(step, state, message, ms, {})
 
     def step(self, name: str, act: Callable[[], str], description: str = "") -> None:
-        """Run `act` as a step. Record the start, and then the duration and the message that `act` returned."""
+        """Run `act` as a step. Record the start of the step, and later the duration and the message of `act`."""
         began = self.machine.monotonic()
         self.emit(name, "start", description)
         try:
@@ -102,7 +102,7 @@ class RunLog:
         try:
             print(line, file=self.out, flush=True)
         except OSError:
-            # The terminal is gone, but the run continues.
+            # The run continues, although the terminal is gone.
             os.dup2(os.open(os.devnull, os.O_WRONLY), self.out.fileno())
 
 
@@ -118,7 +118,7 @@ def readable(event: Mapping[str, Any], elapsed: float) -> str:
 def append(path: Path, event: Mapping[str, Any]) -> None:
     """Append an event as one line. If a crash cut off the previous line, first add the missing line end."""
     line = json.dumps(event).encode() + b"\n"
-    # Only root may read the file, because it contains lines of container logs.
+    # Only root may read the file, because the file contains lines of container logs.
     descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
     with os.fdopen(descriptor, "ab+", buffering=0) as file:
         if file.tell() and os.pread(file.fileno(), 1, file.tell() - 1) != b"\n":

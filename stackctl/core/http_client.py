@@ -31,7 +31,10 @@ def over_socket(
 
 
 def status_over_socket(unix_socket: Path, target: str, timeout: float) -> int:
-    """Send a GET over a unix socket, and return the status. Do not read the body, which may never end."""
+    """Send a GET request over a unix socket, and return the status of the answer.
+
+    Do not read the body, which may never end.
+    """
     connection = _UnixConnection(unix_socket, timeout)
     return begin(lambda: _head_of_answer(connection, "GET", target, {})[0])(timeout)
 

@@ -27,13 +27,13 @@ from stackctl.core.errors import LockedError
 from stackctl.core.paths import Paths
 from stackctl.core.records import RecordError
 
-# `holder_of` takes a free lock for a moment. This timeout lets a run that asks for the lock in that moment succeed.
+# `holder_of` takes a free lock for a moment. Therefore a run that asks for the lock waits for at least this time.
 LOCK_TIMEOUT_S = 1.0
 
 
 @dataclass(frozen=True)
 class Holder:
-    """The holder of a lock, which the lock file contains as one line of JSON."""
+    """The holder of a lock, as the lock file contains it in one line of JSON."""
 
     holder: str
     since: str
@@ -55,13 +55,14 @@ class Holder:
 def hold(paths: Paths, name: str, lock_id: str | None = None, timeout: float | None = None) -> Iterator[None]:
     """Hold both locks, or raise LockedError with the name of the holder.
 
-    If a converge holds `lock` already, `lock_id` is the ID in the lock file. `timeout` is the time to wait for each
-    lock, in seconds.
+    If a converge already holds the lock `lock`, `lock_id` is the ID in the lock file. `timeout` is the time to wait for
+    each lock, in seconds.
     """
     timeout = LOCK_TIMEOUT_S if timeout is None else timeout
     with ExitStack() as stack:
         if lock_id is None:
-            # Sign this lock before waiting for the second lock, so that a run refused meanwhile can show the name.
+            # Write the holder's name into this lock before waiting for the second lock, so that a run refused meanwhile
+            # can show the name.
             stack.enter_context(exclusive(paths.lock, name, timeout))
         else:
             _check_admission(paths.lock, lock_id)

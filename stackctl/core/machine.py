@@ -1,4 +1,4 @@
-"""The droplet as stackctl sees it: programs, HTTP, the disk, the clock. Tests replace this class and nothing else."""
+"""stackctl's access to the droplet: programs, HTTP, the disk and the clock. Tests replace only the class Machine."""
 
 import os
 import shutil
@@ -61,14 +61,14 @@ class Machine:
         return program.interactive(argv)
 
     def run_attached(self, argv: Sequence[str], timeout: float) -> int:
-        """Run a program with the caller's standard input and output. Return its exit code.
+        """Run a program with the caller's standard input and output. Return the program's exit code.
 
         After `timeout` seconds the program is killed, and TIMED_OUT is returned.
         """
         return program.run_attached(argv, timeout)
 
     def run_shown(self, argv: Sequence[str]) -> int:
-        """Run a program, and immediately show its output, made printable. Return its exit code."""
+        """Run a program, and immediately show its output, made printable. Return the program's exit code."""
         return program.run_shown(argv)
 
     def prompt(self, question: str) -> str | None:
@@ -102,7 +102,10 @@ class Machine:
         return http_client.over_socket(unix_socket, target, body, headers or {}, timeout)
 
     def status_over_socket(self, unix_socket: Path, target: str, timeout: float = 5) -> int:
-        """Send a GET over a unix socket, and return the status. Do not read the body, which may never end."""
+        """Send a GET request over a unix socket, and return the status of the answer.
+
+        Do not read the body, which may never end.
+        """
         return http_client.status_over_socket(unix_socket, target, timeout)
 
     def request(self, method: str, url: str, body: bytes, headers: Mapping[str, str]) -> tuple[int, bytes]:
@@ -117,7 +120,7 @@ class Machine:
         return http_client.head(url, headers)
 
     def ignore_signals(self) -> None:
-        """Ignore SIGTERM and SIGINT from here on."""
+        """Ignore SIGTERM and SIGINT from now on."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, signal.SIG_IGN)
 

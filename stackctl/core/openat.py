@@ -47,7 +47,7 @@ def directory(start: Path, *names: str) -> Iterator["Directory"]:
 class Directory:
     """An open directory.
 
-    In its methods, a `name` is an entry of the directory, and never a path. Only messages use `path`.
+    In its methods, a `name` is an entry of the directory, and never a path. `path` is only used in messages.
     """
 
     def __init__(self, descriptor: int, path: Path) -> None:
@@ -140,8 +140,8 @@ class Directory:
     def creating(self, name: str, mode: int = 0o600, owner: tuple[int, int] | None = None) -> Iterator[BinaryIO]:
         """Create a file, and replace any entry of the same name.
 
-        When the context exits, the file is synced and belongs to `owner`. Before, the file belongs to root. If somebody
-        plants a link of that name meanwhile, open(2) refuses to follow the link.
+        When the context exits, the file is synced and belongs to `owner`. Until then, the file belongs to root. If
+        somebody plants a link of that name meanwhile, open(2) refuses to follow the link.
         """
         self.remove(name)
         descriptor = self._open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC)

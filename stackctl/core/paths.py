@@ -1,4 +1,4 @@
-"""The paths that stackctl, the deploys and nginx share. Each path derives from the app's name."""
+"""The paths that stackctl, the deploys and nginx share. All paths derive from the app's name."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ TRIALS = ("ssh", "firewall")
 
 
 def other(colour: str) -> str:
-    """Return the opposite colour."""
+    """Return the colour other than the given colour."""
     return COLOURS[1 - COLOURS.index(colour)]
 
 
@@ -35,13 +35,13 @@ class Paths:
         """Set the paths of the files that a converge writes."""
         # Compose files, which hold no secret
         self.data_yaml, self.app_yaml = self.opt / "data.yaml", self.opt / "app.yaml"
-        self.worker_yaml = self.opt / "worker.yaml"  # absent if the app has no worker
+        self.worker_yaml = self.opt / "worker.yaml"  # the file is absent if the app has no worker
         self.config = self.etc / "stackctl.json"
         self.declared = self.etc / "declared.json"  # paths, units and accounts that belong to the site (foreign.py)
         self.secrets = self.etc / "secrets"
         self.next_environment = self.secrets / "next.json"
         self.redis_administrator = self.secrets / "redis/administrator"  # password of stackctl's own Redis user
-        self.offsite = self.secrets / "offsite/access.json"  # absent if no off-site storage is declared
+        self.offsite = self.secrets / "offsite/access.json"  # the file is absent if no off-site storage is declared
         # The certificate that nginx serves: `current` is a symbolic link to `placeholder` or to certbot's copy.
         self.tls = self.etc / "tls"
         self.tls_current, self.tls_placeholder = self.tls / "current", self.tls / "placeholder"
@@ -68,7 +68,7 @@ class Paths:
         # finished or the first check began.
         self.amcheck_failure, self.amcheck_looked = var / "amcheck", var / "amcheck.looked"
         self.pending_handlers = var / "owed"
-        # Records of trials, and copies of the files that they replaced
+        # The records of trials, and copies of the files that a trial may change
         self.trials, self.trial_lock = var / "trial", var / "trial.lock"
         self.maintenance = var / "maintenance"  # nginx answers 503 while this file exists
         # The permissions of the droplet's key in the off-site storage, and restic's cache
@@ -89,11 +89,11 @@ class Paths:
         self.reboot_required, self.reboot_packages = root / "run/reboot-required", root / "run/reboot-required.pkgs"
         # systemd touches this file when the timer is started, and whenever the timer starts its service.
         self.backup_stamp = root / f"var/lib/systemd/timers/stamp-{self.app}-backup.timer"
-        # its time is the day of the last successful upgrade
+        # the file's time is the day of the last successful upgrade
         self.upgrade_stamp = root / "var/lib/apt/periodic/upgrade-stamp"
 
     def snapshot(self, release_id: str) -> Path:
-        """Return the file with the app environment that a kept release started with."""
+        """Return the file with the app environment with which a kept release started."""
         return self.secrets / f"{release_id}.json"
 
     def backup(self, backup_id: str) -> Path:

@@ -16,7 +16,7 @@ _FIELDS = "DETAIL|HINT|CONTEXT|QUERY|STATEMENT|WHERE|LOCATION"
 _FIELD = re.compile(
     rf"(?:\\n|\b)(?:(?:{_FIELDS}):\s|LINE \d+: ).*|\bpg_\w+: (?:detail|hint): (?!Error message from server: ).*"
 )
-# Prefix of a field in the server's log.
+# The prefix of a field in the server's log.
 _PREFIX = re.compile(r"^\s*(?:\d{4}-\d\d-\d\d[ T][^\"]*)?$")
 _COMMAND = re.compile(r"^(?:Command was|Query was): ")
 # Formats of drivers: node-postgres prints an object, and SQLAlchemy prints the statement and its parameters.

@@ -17,7 +17,7 @@ from stackctl.core.errors import FailedError
 from stackctl.core.printable import Filter
 
 TIMED_OUT = 124  # the exit code of timeout(1)
-INTERRUPTED = 130  # a shell's exit code: 128 + SIGINT
+INTERRUPTED = 130  # the exit code that a shell returns after Ctrl-C: 128 + SIGINT
 TOO_LONG = 153  # 128 + SIGXFSZ
 LONGEST_SAID = 1 << 16
 """Characters of a program's output that are searched for the cause of its failure."""
@@ -94,7 +94,8 @@ def _started(
 ) -> subprocess.Popen[bytes]:
     """Start a program in a process group of its own.
 
-    Compose is a child of the `docker` process, so both are killed together. Ctrl-C does not reach the process group.
+    The program and its children, such as Compose below `docker`, are killed together. Ctrl-C does not reach the process
+    group.
     """
     try:
         return subprocess.Popen(argv, stdin=stdin, stdout=stdout, stderr=subprocess.PIPE, env=env, process_group=0)
@@ -146,7 +147,7 @@ class _TooMuchError(Exception):
 
 
 def _read_ready(selector: selectors.BaseSelector, timeout: float) -> None:
-    """Read the pipes that have data, each into its bytearray. Unregister a pipe that has ended."""
+    """Read all pipes that have data, and append the data to the pipe's bytearray. Unregister a pipe that has ended."""
     for key, _ in selector.select(timeout):
         part = os.read(key.fd, 1 << 16)
         key.data.extend(part)
@@ -212,14 +213,14 @@ def interactive(argv: Sequence[str]) -> Iterator[Conversation]:
             yield Conversation(argv[0], process)
         finally:
             _kill(process)
-            # `close` writes the rest of a question. If the program has ended, this fails, but `ask` has already
-            # reported why.
+            # `close` writes the rest of a question. If the program has ended, `close` fails, but `ask` has already
+            # reported the cause.
             with suppress(BrokenPipeError):
                 process.stdin.close()  # type: ignore[union-attr]
 
 
 def run_attached(argv: Sequence[str], timeout: float) -> int:
-    """Run a program with the caller's standard input and output. Return its exit code.
+    """Run a program with the caller's standard input and output. Return the program's exit code.
 
     After `timeout` seconds the program is killed, and TIMED_OUT is returned.
     """

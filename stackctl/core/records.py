@@ -1,9 +1,9 @@
 """Reads and writes JSON documents whose format is a frozen dataclass. `dumps` writes a document, and `loads` reads it.
 
-A type hint is str, int, float, bool, Any, a Literal of words, X | None, tuple[X, ...], dict[str, X], another such
-dataclass, or one of these in Annotated with a Rule. A document must have every field that has no default. A document
-with an unknown key is refused. Numbers must fit into 64 bits. A message names keys and never shows a value, because a
-value may be a secret.
+A field's type is str, int, float, bool, Any, a Literal of words, X | None, tuple[X, ...], dict[str, X], another frozen
+dataclass, or Annotated with one of these types and a Rule. A document must have every field that has no default. A
+document with an unknown key is refused. Numbers must fit into 64 bits. A message names keys and never shows a value,
+because a value may be a secret.
 """
 
 import json
@@ -26,7 +26,7 @@ MOST = (1 << 63) - 1
 
 
 class RecordError(ValueError):
-    """The document is not a record of this kind.
+    """The document does not have the format of the dataclass.
 
     The message names the wrong keys, and is printable and of limited length.
     """
@@ -41,7 +41,7 @@ T = TypeVar("T", bound=_Dataclass)
 
 @dataclass(frozen=True)
 class Rule:
-    """A condition on a value, besides its type. `what` completes the sentence "KEY must be"."""
+    """A condition on a value, in addition to the value's type. `what` completes the sentence "KEY must be"."""
 
     holds: Callable[[Any], bool]
     what: str

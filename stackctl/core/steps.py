@@ -35,7 +35,7 @@ class Undoable(Run, Protocol):
 
     @property
     def remedy(self) -> str:
-        """The command that continues the run once the cause of a failure is gone."""
+        """The command with which an operator continues the run after correcting the cause of a failure."""
 
 
 R = TypeVar("R")
@@ -52,7 +52,7 @@ class Step(NamedTuple, Generic[R]):
 
 
 def run_steps(stack: Context, run: R, steps: Sequence[Step[R]]) -> None:
-    """Run the steps in order, each with its events. The first failure ends the run."""
+    """Run the steps in order, each with its events. Stop at the first step that fails."""
     for step in steps:
         stack.log.step(step.name, partial(step.act, run), step.description)
 
@@ -60,7 +60,7 @@ def run_steps(stack: Context, run: R, steps: Sequence[Step[R]]) -> None:
 def run_or_undo(run: U, steps: Sequence[Step[U]], already_begun: Sequence[Step[U]] = ()) -> None:
     """Run the steps.
 
-    If a step fails, undo the steps so far, or those in `already_begun` if the run continues an earlier run.
+    If a step fails, undo the steps so far, or all steps in `already_begun`.
 
     Raises RefusedError if nothing was changed. Raises FailedError if everything was undone. The error names the live
     release and the next command. Raises PersonNeededError if something could not be undone, or if the run is committed

@@ -122,7 +122,7 @@ def _unknown_name(domain: str, machine: Machine) -> str | None:
 
 
 def issue(paths: Paths, declared: Certificate, *, force: bool) -> list[str]:
-    """Return certbot's arguments. `force` replaces a lineage of another server or other names."""
+    """Return certbot's arguments. `force` replaces an unsuitable lineage."""
     account = ["--email", declared.email]
     where = ["--webroot", "--webroot-path", str(paths.acme_webroot), "--server", declared.server]
     what = ["--cert-name", declared.domain, "--domain", declared.domain]
@@ -173,7 +173,7 @@ def failure(paths: Paths) -> str | None:
 
 
 def cause(result: Result) -> str:
-    """Return the cause of a failure from certbot's output, in one line: the authority's detail or certbot's error."""
+    """Return the cause of a failure from certbot's output, in one line: the ACME server's detail or certbot's error."""
     said = f"{result.stdout}\n{result.stderr}"
     detail = re.search(r"Type:\s*(\S+)\s+Detail:\s*(.+)", said)
     if detail:

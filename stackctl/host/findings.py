@@ -11,7 +11,7 @@ MOST_SHOWN = 160
 
 @dataclass(frozen=True)
 class Finding:
-    """One finding. To remove or accept the thing, an operator types the name of the finding."""
+    """One finding. To remove or accept a finding, an operator types the finding's name."""
 
     name: str
     what: str
@@ -28,7 +28,10 @@ def named(text: str) -> str:
 
 
 def can_be_typed(name: str) -> bool:
-    """Return whether a name has no character that is special to a shell. A pasted name must never run as a command."""
+    """Return whether a name has no character that is special to a shell.
+
+    A name that an operator pastes must never run as a command.
+    """
     return bool(re.fullmatch(r"[\w@%+=:,./-]+", name, re.ASCII))
 
 

@@ -1,4 +1,4 @@
-"""Finds everything that is on the droplet, or in force there, but not declared.
+"""Finds everything that exists or is in force on the droplet without being declared.
 
 `look` only reads. `remove` removes the findings with the given names.
 
@@ -99,7 +99,10 @@ def next_step(one: Finding) -> str:
 
 
 def remove(paths: Paths, config: Config, machine: Machine, names: Sequence[str]) -> list[str]:
-    """Remove the findings with these names, and return the names. If one finding cannot be removed, remove none."""
+    """Remove the findings with these names, and return the names.
+
+    If one of the findings cannot be removed, remove no finding.
+    """
     there = look(paths, config, machine)
     by_name = {one.name: one for one in there.findings}
     for name in names:
@@ -122,7 +125,7 @@ def _remove(paths: Paths, machine: Machine, one: Finding) -> None:
     match kind:
         case "account":
             # Without --force, userdel refuses to delete a second account with uid 0, because processes of that uid run.
-            # userdel keeps the home directory.
+            # The home directory is kept.
             _run(machine, ["userdel", "--force", rest])
         case "member":
             group, _, login = rest.partition(":")

@@ -100,7 +100,7 @@ class Accounts:
             password = self._passwords.get(one.login, "*") if in_shadow else one.password
             if not password:
                 yield Finding(f"password:{named(one.login)}", "logs in without a password", "hand")
-            # root's password opens the provider's console, which is the way in when SSH is broken.
+            # root may have a password, because root needs the password at the provider's console when SSH is broken.
             elif password[0] not in "!*" and one.login != "root":
                 yield Finding(
                     f"password:{named(one.login)}", "has a password, but no login on this droplet needs one", "hand"
@@ -141,7 +141,7 @@ class Accounts:
     def key_paths(self) -> dict[str, str]:
         """Return the path of each account's authorized_keys files, with the login.
 
-        A file of several logins has the first login.
+        If several logins share a file, the file is listed with the first login.
         """
         found: dict[str, str] = {}
         for one in self.accounts:

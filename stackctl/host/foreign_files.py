@@ -148,7 +148,8 @@ _NAMES_INTERFACE = r'SUBSYSTEM=="net", (?:[\w{}]+=="[^"]*", )*NAME="\w+"'
 _WAIT = "systemd-networkd-wait-online"
 _PATH = r"(?:(?:/usr(?:/local)?)?/s?bin|/usr(?:/local)?/games|/snap/bin)"
 _APT_OPTIONS = r"(?:\[(?:arch=\w+ ?|signed-by=/usr/share/keyrings/\S+ ?)+\] )?"
-# Files that Debian, cloud-init or DigitalOcean create on the droplet: the path, and the pattern of each line.
+# Files that Debian, cloud-init or DigitalOcean create on the droplet. Each path has a pattern that all lines must
+# match.
 _MADE = {
     r"/etc/ssh/sshd_config\.d/50-cloud-init\.conf": r"PasswordAuthentication (?:yes|no)",
     r"/etc/ssh/sshd_config\.d/60-cloudimg-settings\.conf": r"PasswordAuthentication no",
@@ -246,7 +247,7 @@ class Files:
         """Return whether sshd_config differs from Debian's file only in PermitRootLogin and PasswordAuthentication.
 
         DigitalOcean's images change these two settings
-        (docs.digitalocean.com/support/i-lost-the-ssh-key-for-my-droplet). Our drop-in overrides both settings.
+        (docs.digitalocean.com/support/i-lost-the-ssh-key-for-my-droplet). The site's drop-in overrides both settings.
         """
         if seen.path != "/etc/ssh/sshd_config":
             return False
@@ -311,7 +312,7 @@ class Files:
     def _is_made(self, seen: Seen) -> bool:
         path = seen.path
         if path == "/etc/sudoers.d/90-cloud-init-users":
-            # "#" alone begins no comment in sudoers: "#0" is a uid, and "#include" a directive.
+            # In sudoers, "#" does not always begin a comment: "#0" is a uid, and "#include" is a directive.
             rule = rf"(?:#(?: .*)?|{re.escape(self._operator)} ALL=\(ALL(?::ALL)?\) NOPASSWD: ?ALL|\s*)"
             return all(re.fullmatch(rule, line) for line in read(seen.where).splitlines())
         if path.startswith("/etc/pam.d/common-"):

@@ -37,7 +37,7 @@ class Force:
         return [*self._of_sshd(), *self._of_sysctls(), *self._of_units(), *self._of_ports()]
 
     def _asked(self, arguments: list[str]) -> tuple[dict[str, list[str]], str]:
-        """Ask sshd for its settings. Return the values of each keyword, and sshd's error or ""."""
+        """Ask sshd for its settings. Return the values of each keyword, and the error from sshd or ""."""
         ran = self._machine.run([SSHD, *arguments], timeout=10)
         found: dict[str, list[str]] = {}
         for line in ran.stdout.splitlines():

@@ -43,7 +43,7 @@ class Packaged:
                 self._presets.append((verb, pattern.strip()))
 
     def has(self, path: str) -> bool:
-        """Return whether a package or ucf has installed something at this path."""
+        """Return whether a package or ucf has installed a file at this path."""
         return path in self._paths or path in self._sums
 
     def is_changed(self, path: str) -> bool:

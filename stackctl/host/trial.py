@@ -36,8 +36,8 @@ LOCK_TIMEOUT_S = 30.0
 class Trial:
     """The record of a trial.
 
-    The trial expires when the monotonic clock shows `due` in the boot with the ID `boot`. `until` is the same time in
-    ISO 8601, for people. A revert restores the paths in `files`.
+    The trial expires when the monotonic clock shows `due` in the boot with the ID `boot`. `until` is the time of expiry
+    in ISO 8601, for people. A revert restores the paths in `files`.
     """
 
     name: str
@@ -110,7 +110,7 @@ def confirm(paths: Paths, machine: Machine, name: str) -> None:
 
 
 def expired(paths: Paths, machine: Machine, name: str) -> bool:
-    """Return whether the change was not confirmed in time."""
+    """Return whether the trial has expired without a confirmation."""
     trial = _recorded(paths, name)
     return trial is not None and seconds_left(trial, machine) <= 0
 
@@ -121,7 +121,7 @@ def seconds_left(trial: Trial, machine: Machine) -> float:
 
 
 def revert_if_expired(paths: Paths, machine: Machine, log: RunLog, name: str) -> None:
-    """Revert the change if its trial has expired, and stop the timer once there is no trial."""
+    """Revert the change if its trial has expired. Stop the timer if there is no trial any more."""
     if expired(paths, machine, name):
         revert(paths, machine, log, name)
     if not _recorded(paths, name):
@@ -154,7 +154,7 @@ def revert_at_boot(paths: Paths, machine: Machine, log: RunLog) -> None:
                 _restore(paths, trial)
                 _end(paths, name)
                 log.emit(name, "done", "reverted at boot, because no new login had confirmed the change")
-        except Exception as error:  # if one revert fails, the others must still run
+        except Exception as error:  # if one revert fails, the other reverts must still run
             faults.append(f"the change to {name} is not reverted: {error}")
             if not isinstance(error, PersonNeededError):
                 # Do not wait for the timer: timers start only after this boot step, so a wait would never end.
@@ -204,7 +204,7 @@ def _restore(paths: Paths, trial: Trial) -> None:
 def _copies(paths: Paths, trial: Trial) -> Path:
     """Return the directory of the copies.
 
-    Raises PersonNeededError if the directory is gone. A revert removes every file that has no copy, so without this
+    Raises PersonNeededError if the directory is missing. A revert removes every file that has no copy, so without this
     check a revert would remove all files.
     """
     copies, record = paths.trial_copies(trial.name), paths.trial_record(trial.name)
@@ -225,7 +225,7 @@ def _copy(source: Path, target: Path) -> None:
         shutil.copytree(source, fresh, symlinks=True, copy_function=_copy_file)
     elif source.exists():
         _copy_file(source, fresh)
-    # Only a file can replace another file atomically.
+    # Rename the target first if it is a directory, because only a file can replace another file atomically.
     if os.path.lexists(target) and (target.is_dir() or not fresh.is_file()):
         target.rename(old)
     if fresh.exists():

@@ -51,7 +51,7 @@ def upgrade(paths: Paths, machine: Machine) -> str:
 
 
 def compare(paths: Paths, machine: Machine) -> None:
-    """Check that nobody changed the files of Debian's packages. Configuration files are left to `make plan`."""
+    """Check that nobody changed the files of Debian's packages. Configuration files are compared by `make plan`."""
     ran = machine.run(COMPARE, timeout=COMPARE_TIMEOUT)
     if not ran.code:
         paths.integrity_failure.unlink(missing_ok=True)
@@ -86,7 +86,7 @@ def _looked(paths: Paths, machine: Machine) -> None:
 
 
 def reboot(machine: Machine) -> None:
-    """Ask systemd for a reboot. systemd stops everything in order, this program included."""
+    """Ask systemd for a reboot. systemd stops all units in order, and also this program."""
     asked = machine.run(["systemctl", "reboot"])
     if asked.code:
         raise FailedError(f"cannot reboot: {asked.reason}")

@@ -1,4 +1,4 @@
-"""The steps that change nothing live: check, pull the image, look for pending migrations, show the plan."""
+"""The first steps, which change nothing live: check, pull the image, look for pending migrations, and show the plan."""
 
 from dataclasses import replace
 

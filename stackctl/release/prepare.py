@@ -31,8 +31,8 @@ def _migrate(run: ReleaseRun) -> str:
     pending = run.pending
     if not pending:
         return "no migration is pending"
-    # Save the pending migrations in state.json before they start. After an interruption, a rollback then knows that the
-    # database may have these migrations.
+    # Save the names of the pending migrations in state.json before the migrations start. After an interruption, a
+    # rollback then knows that the database may have these migrations.
     run.before = replace(run.before, revisions=(*run.before.revisions, *pending))
     state.save(run.stack.paths, run.before)
     schema.migrate(run.stack, run.project, run.compose_environment, run.release)

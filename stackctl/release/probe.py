@@ -18,9 +18,9 @@ MOST_PATHS = 5
 def failing(stack: Stack, colour: str, values: Mapping[str, str]) -> dict[str, str]:
     """Request each public path from this colour.
 
-    Return the paths whose answer is a 5xx or missing, each with a description of the failure. The watch sends these
-    requests, because there may be no other traffic by which to judge a release. nginx's rate limits do not count these
-    requests, because they go through the colour's socket.
+    Return each path that gets a 5xx or no answer, with a description of the failure. The watch sends these requests,
+    because there may be no other traffic by which to judge a release. nginx's rate limits do not count these requests,
+    because they go through the colour's socket.
     """
     config, unix_socket, found = stack.config, stack.paths.socket(colour), dict[str, str]()
     for path in [*([config.webhook_path] if config.webhook_path else []), *config.public_paths][:MOST_PATHS]:

@@ -1,9 +1,9 @@
 """The verb `release` makes an image live in the idle colour. If the release fails, the former state is restored.
 
 STEPS lists all steps in order. If a step up to `record` fails, that step and the steps before it are undone in reverse
-order. After `record` the new release is live, and only cleanup is left. If the run is killed at any point, one colour
-is still live, and the same command finishes the release. Every step also works if an interrupted run has left something
-behind.
+order. After the step `record`, the new release is live, and only cleanup is left. If the run is killed at any point,
+one colour is still live, and the same command finishes the release. Every step also works if an interrupted run has
+left something behind.
 """
 
 import re
@@ -33,7 +33,7 @@ def parse(tag: str) -> tuple[str, str | None]:
 
 
 def release(stack: Stack, tag: str, *, keep_image: bool = False, dry_run: bool = False) -> None:
-    """Make the image live. With `dry_run`, only show the plan.
+    """Make the image with this tag live. With `dry_run`, only show the plan.
 
     With `keep_image`, a tag that is already live keeps its image, even if the registry has a newer image for that tag.
     Raises the same errors as `run_or_undo`.

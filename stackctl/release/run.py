@@ -66,7 +66,7 @@ class ReleaseRun:
 
     @property
     def _recorded(self) -> bool:
-        """Whether state.json names this release as live. A write that was interrupted may have succeeded."""
+        """Whether state.json names this release as live. Even an interrupted write may have succeeded."""
         with suppress(StackError):
             current = state.load(self.stack.paths)
             return current.active == self.colour and current.kept[:1] == (self.release,)

@@ -53,7 +53,7 @@ def _probe(run: ReleaseRun) -> str:
 
 
 def _probe_against_live(run: ReleaseRun) -> str:
-    """Probe the new colour. Raise FailedError if a public path works in the live release but not in the new colour."""
+    """Probe the new colour. Raise FailedError if a public path fails in the new colour, but not in the live release."""
     said, stack, live = _probe(run), run.stack, run.before.release
     if live and run.before.active:
         run.failed_before = probe.failing(stack, run.before.active, _environment_of(run, live))
@@ -82,7 +82,7 @@ def _flip(run: ReleaseRun, telegram: Telegram | None = None) -> str:
 
 
 def _flip_to_watch(run: ReleaseRun) -> str:
-    """Note the time of Telegram's last complaint, then flip. Any later complaint counts against the new release."""
+    """Note the time of Telegram's last complaint, then flip. A later complaint counts against the new release."""
     return _flip(run, run.telegram)
 
 

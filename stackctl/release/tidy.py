@@ -1,4 +1,4 @@
-"""The steps after the flip: the worker, the record of the release, the former colour, old releases, the webhook."""
+"""The steps after the flip. They concern the worker, state.json, the former colour, old releases and the webhook."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -56,7 +56,7 @@ class Mark:
     def now(cls, path: Path) -> "Mark":
         try:
             at = path.stat()
-        except FileNotFoundError:  # nginx is on another host
+        except FileNotFoundError:  # there is no log if nginx is on another host
             return cls(path, 0, 0)
         return cls(path, at.st_ino, at.st_size)
 
@@ -85,7 +85,7 @@ class Mark:
 
 @dataclass(frozen=True)
 class Flip:
-    """What is noted just before a flip: the position in nginx's log, the time, and Telegram's last complaint."""
+    """The position in nginx's log, the time and Telegram's last complaint, noted just before a flip."""
 
     mark: Mark
     at: float
@@ -223,4 +223,4 @@ def _answers(content: bytes, began_after: float) -> Iterator[int]:
             if answer["upstream_status"] and answer["msec"] - answer["request_time"] >= began_after:
                 yield int(answer["status"])
         except (ValueError, KeyError, TypeError):
-            continue  # the first and the last line may be cut off
+            continue  # skip a line that is cut off at the start or the end of the text

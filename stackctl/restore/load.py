@@ -1,4 +1,4 @@
-"""The steps that load the backup into a new database beside the live one."""
+"""The steps that load the backup into a new database beside the live database."""
 
 import re
 from pathlib import Path
@@ -111,7 +111,10 @@ def tell_left_out(run: RestoreRun) -> None:
 
 
 def migrate(run: RestoreRun) -> str:
-    """If the schema of the new database is old, migrate it with the live release. Then mark the database as ready."""
+    """If the new database has an older schema, use the live release to migrate the new database.
+
+    Then mark the database as ready.
+    """
     current = state.load(run.stack.paths)
     if run.ready:
         return DONE_BEFORE

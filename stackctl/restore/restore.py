@@ -21,10 +21,7 @@ NAME = re.compile(r"[a-z][a-z0-9_]{0,52}", re.ASCII)
 
 
 def restore(stack: Stack, asked: Request) -> None:
-    """Restore a backup. The caller holds the lock of the site and the lock of the backups.
-
-    Raises the same errors as `run_or_undo`.
-    """
+    """Restore a backup. The caller holds the site lock and the backup lock. Raises the same errors as `run_or_undo`."""
     run = _run(stack, asked)
     if asked.to_database:
         run_or_undo(run, BESIDE)

@@ -39,7 +39,7 @@ def close(run: RestoreRun) -> str:
 
 
 def reopen(run: RestoreRun) -> None:
-    """Start the bot on the former data, and remove the marker."""
+    """Start the bot with the former data, and remove the marker of the unfinished restore."""
     if not run.record:
         return
     if run.swapped or run.redis.has_former:
@@ -63,7 +63,7 @@ def swap(run: RestoreRun) -> str:
 
 
 def swap_back(run: RestoreRun) -> None:
-    """Rename both databases back."""
+    """Give both databases their former names again."""
     if run.swapped and run.former in run.server.databases():
         run.server.rename((run.target, run.restored), (run.former, run.target))
 
@@ -76,7 +76,7 @@ def replace_redis(run: RestoreRun) -> str:
     elif run.placed:
         message = DONE_BEFORE
     else:
-        stack.docker.stop(_redis(stack))  # Redis saves when it stops, and nothing writes after that
+        stack.docker.stop(_redis(stack))  # Redis saves its data when Redis stops, and nothing writes afterwards
         run.redis.place(run.directory / manifest.RDB)
         stack.start_data("rdb")
         message = _loaded(run, run.manifest.redis.keys)
@@ -117,7 +117,7 @@ def wait_for_health(run: RestoreRun) -> str:
 
 
 def end_maintenance(run: RestoreRun) -> str:
-    """Turn maintenance off, unless maintenance was on before the restore."""
+    """Turn maintenance off, but not if maintenance was already on before the restore."""
     webhook.mend_and_tell(run.stack)
     if run.record and run.record.maintenance:
         return "clients still get 503, because maintenance was on before the restore"
@@ -126,7 +126,7 @@ def end_maintenance(run: RestoreRun) -> str:
 
 
 def forget(run: RestoreRun) -> str:
-    """Delete the replaced data and the marker. A pre-restore backup still has the replaced data."""
+    """Delete the replaced data and the marker. The pre-restore backup, if any, keeps the replaced data."""
     tell_left_out(run)
     forget_former(run)
     unfinished_restore.remove(run.stack.paths.restoring)

@@ -1,1 +1,1 @@
-"""Clients of Docker, PostgreSQL, Redis and S3."""
+"""Clients for Docker, PostgreSQL, Redis, restic and S3."""

@@ -13,7 +13,7 @@ def compose(project: str, file: Path, *arguments: str) -> list[str]:
 
 
 def up(project: str, file: Path) -> list[str]:
-    """Build the command that starts the declared containers, and recreates containers that differ from the file."""
+    """Build the command that starts the file's containers, and recreates containers that differ from the file."""
     return compose(project, file, "up", "--detach", *NEITHER_PULL_NOR_BUILD)
 
 

@@ -28,7 +28,10 @@ IMAGE_FORMAT = (
 
 @dataclass(frozen=True)
 class Container:
-    """A container in Docker's description. `image` is the image reference that the container was created from."""
+    """A container, as Docker describes the container.
+
+    `image` is the image reference that the container was created from.
+    """
 
     id: str
     image: str
@@ -63,10 +66,7 @@ class Container:
 
     @property
     def serves(self) -> bool:
-        """Whether the container runs and is not unhealthy.
-
-        For a while after a restart of Docker, its health is unknown.
-        """
+        """Whether the container runs and is not unhealthy. After a restart of Docker, the health is unknown."""
         return self.state == "running" and self.health != "unhealthy"
 
     @property
@@ -163,7 +163,7 @@ class Docker:
         return self.machine.run(["docker", "logs", "--tail", str(lines), container.id]).tail(lines)
 
     def images_of(self, repository: str) -> dict[str, str]:
-        """Return the image ID of each tag, and of each digest without a tag."""
+        """Return the image ID for each tag of the repository, and for each digest that has no tag."""
         form = '{{if eq .Tag "<none>"}}{{.Digest}}{{else}}{{.Tag}}{{end}} {{.ID}}'
         argv = ["docker", "image", "ls", "--no-trunc", "--digests", "--format", form, repository]
         lines = self.call("Docker can't list images", argv).stdout.splitlines()

@@ -2,14 +2,15 @@
 
 The client uses the socket in PostgreSQL's container, because the socket needs no password, and no password can leak.
 
-The app's roles are not trusted. These roles may leave functions, operators, settings and indexes in the app's database.
-A superuser who connects to the app's database would run these functions and obey these settings (CVE-2018-1058;
-PostgreSQL's manual, 5.9.6). Therefore:
+The app's roles are not trusted. The app's roles may leave functions, operators, settings and indexes in the app's
+database. The session of a superuser in the app's database could run such functions and obey such settings
+(CVE-2018-1058; PostgreSQL's manual, 5.9.6). Therefore:
 
-- Each session gets the settings in SESSION. These settings override the settings from ALTER DATABASE and ALTER ROLE.
+- Each session gets the settings in SESSION. The settings of a session override the settings from ALTER DATABASE and
+  ALTER ROLE.
 - Statements run in the database `postgres`, where the app owns nothing. Statements that must run in the app's database
   name schemas and operators in full.
-- READER reads and counts the tables (postgres_snapshot.py). This role may read everything and change nothing.
+- READER reads and counts the tables (postgres_snapshot.py). The role READER may read everything and change nothing.
 - The superuser connects to the app's database only through PostgreSQL's own programs that protect themselves (pg_dump,
   pg_amcheck), and to remove login roles.
 
@@ -149,7 +150,7 @@ class Server:
 
     @contextmanager
     def locked(self, database: str) -> Iterator[Snapshot]:
-        """Hold a snapshot of a database in use, with all its tables locked. Raises DisturbedError."""
+        """Hold a snapshot of a database that is in use, with all tables locked. Raises DisturbedError."""
         with self._reading(database) as psql:
             yield postgres_snapshot.locked(psql, self.docker.machine.monotonic)
 
@@ -239,8 +240,8 @@ class Postgres:
     def end_dumps(self) -> None:
         """End the sessions of earlier dumps and checks.
 
-        Such a session may remain, because a program in a container outlives the `docker exec` client (docker/cli
-        #5309).
+        A session may remain after its `docker exec` client has ended, because the program in the container continues
+        (docker/cli #5309).
         """
         others = f"application_name = '{DUMPS}' AND pid <> pg_backend_pid()"
         self.query(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {others}")

@@ -20,7 +20,7 @@ LOCK_TIMEOUT_MS = 500
 """Less than deadlock_timeout (1 s), after which PostgreSQL might abort the app's transaction instead of ours."""
 LOCK_TIMEOUT_S = 120
 """Within this many seconds, all tables must be locked at the same time."""
-# Errors that other transactions cause in our transaction. After such an error, the dump is tried again.
+# Errors that other transactions cause in our transaction. After an error of this kind, the dump is tried again.
 DISTURBED = re.compile(
     "lock timeout|statement timeout|deadlock detected|cache lookup failed|could not open relation|"
     "relation .* does not exist"
@@ -85,8 +85,9 @@ class Snapshot:
     def rows(self) -> dict[str, int]:
         """Return the number of rows of each schema.table.
 
-        Each table is counted in a savepoint. Rolling back to the savepoint releases the table's lock. This is necessary
-        because there may be more tables than a throwaway server can lock at the same time (max_locks_per_transaction).
+        Each table is counted in a savepoint. Rolling back to the savepoint releases the table's lock. The lock must be
+        released, because there may be more tables than a throwaway server can lock at the same time
+        (max_locks_per_transaction).
         """
         return {table.key: self._rows_of(table) for table in self.tables if table.counted}
 
@@ -114,9 +115,10 @@ def at_rest(psql: Conversation) -> Snapshot:
 def locked(psql: Conversation, monotonic: Callable[[], float]) -> Snapshot:
     """Take a snapshot of a database in use, with all tables locked against TRUNCATE, DROP and rewriting ALTERs.
 
-    Those commands are not MVCC-safe: a snapshot taken before such a command sees an empty table (PostgreSQL's manual,
-    13.6). LOCK takes no snapshot, so our snapshot is taken after all locks. Raises DisturbedError if a lock is not
-    granted almost immediately, because a longer wait would block other sessions that need the tables already locked.
+    TRUNCATE and rewriting ALTERs are not MVCC-safe: a snapshot from before such a command sees an empty table
+    (PostgreSQL's manual, 13.6). The snapshot is taken after all locks, because LOCK itself takes no snapshot. Raises
+    DisturbedError if a lock is not granted almost immediately, because a longer wait would block other sessions that
+    need the tables already locked.
     """
     deadline = monotonic() + LOCK_TIMEOUT_S
     wanted = _tables(psql)
@@ -145,7 +147,7 @@ def refuse_one_key_for_two(tables: Iterable[Table]) -> None:
 
 
 def ask(psql: Conversation, sql: str, timeout: float = QUERY_TIMEOUT) -> list[str]:
-    """Send SQL to psql, and return the lines that it prints. A line from \\echo marks the end."""
+    """Send SQL to psql, and return the lines that psql prints. A line from \\echo marks the end."""
     return psql.ask(f"{sql}\n\\echo {_END}\n", _END, timeout)
 
 

@@ -32,7 +32,7 @@ class Redis:
     paths: Paths
 
     def dump(self, target: Path, seconds: int) -> None:
-        """Write all keys to a file, in the format of a snapshot. Raises FailedError."""
+        """Write all keys to a file in RDB format. Raises FailedError."""
         ran = self._cli("--rdb", "-", timeout=seconds, stdout=target)
         if ran.code:
             raise FailedError(f"redis-cli --rdb failed: {ran.reason}", ran.tail())
@@ -71,7 +71,7 @@ class Redis:
 
 @dataclass(frozen=True)
 class Directory:
-    """The files of a stopped Redis. These files belong to uid 999, so they are not trusted (openat.py)."""
+    """The files of a stopped Redis. Redis's files belong to uid 999, so these files are not trusted (openat.py)."""
 
     path: Path
 
@@ -95,7 +95,7 @@ class Directory:
     def put_back(self) -> None:
         """Restore the files that `place` has renamed."""
         with self._opened() as there:
-            begun = there.has(_aside(RDB))  # if not, the current files were never replaced
+            begun = there.has(_aside(RDB))  # without a renamed RDB file, the current files were never replaced
             for name in reversed(FILES):
                 if begun or there.has(_aside(name)):
                     there.remove(name)
@@ -118,7 +118,7 @@ def _aside(name: str) -> str:
 def _length(file: BinaryIO) -> int:
     """Return the length of a dump without the mark that redis-cli appends.
 
-    An append-only file must not have this mark.
+    The mark would damage an append-only file.
     """
     whole = file.seek(0, os.SEEK_END)
     file.seek(max(0, whole - MARK_BYTES))

@@ -11,7 +11,7 @@ NO_REPOSITORY, LOCKED, WRONG_PASSWORD = 10, 11, 12
 
 
 def environment(repository: str, password: str, key: s3.Key) -> dict[str, str]:
-    """Return the environment variables that open a repository. Other processes could read arguments."""
+    """Return the environment variables that open a repository. Arguments would be visible to other processes."""
     return {
         "RESTIC_REPOSITORY": repository,
         "RESTIC_PASSWORD": password,

@@ -70,7 +70,7 @@ def load(paths: Paths) -> OffsiteConfig:
 
 
 def permissions(paths: Paths) -> KeyPermissions | None:
-    """Return the result of the last probe, or None if there was none."""
+    """Return the result of the last probe, or None if there was no probe."""
     try:
         return records.loads(KeyPermissions, paths.offsite_permissions.read_bytes())
     except (OSError, RecordError):
@@ -80,7 +80,7 @@ def permissions(paths: Paths) -> KeyPermissions | None:
 def problems(paths: Paths, where: str) -> list[str]:
     """Return a line for each problem with the off-site storage.
 
-    `where` is the environment: only production needs storage.
+    `where` is the environment. Only production needs storage.
     """
     if not paths.offsite.exists():
         return [NOWHERE] if where == "production" else []

@@ -39,7 +39,7 @@ class Repository:
         self._stack = stack
 
     def find(self) -> None:
-        """Raise FailedError if the storage cannot be reached, refuses the key or has no repository."""
+        """Raise FailedError if the storage cannot be reached, refuses the droplet's key, or has no repository."""
         where, answer = self.config.repository, self.ask("GET", "config")
         if answer.status == 404:
             what = "bucket" if answer.code == "NoSuchBucket" else "repository"
@@ -208,7 +208,10 @@ class Repository:
 
 
 def look(stack: Stack) -> KeyPermissions | None:
-    """Open the repository, probe the droplet's key and return the result. On an isolated droplet, only open it."""
+    """Open the repository, probe the droplet's key and return the result.
+
+    An isolated droplet does not probe the key.
+    """
     repository = Repository(stack)
     repository.find()
     repository.restic("cat", "config")
