@@ -2,6 +2,6 @@
 
 stackctl uses only the standard library.
 
-`deploys` imports from this package the code that both sides share, such as paths and manifests. This package never
-imports `deploys`.
+`deploys` imports from this package the code that both sides share, such as paths and manifests. stackctl never imports
+`deploys`.
 """

@@ -31,7 +31,7 @@ def run(name: str, *words: str, group: str | None = None) -> None:
 
 
 def interrupt_message(verb: str, environment: str) -> str:
-    """Return the text to print on Ctrl-C. It says what continues, and how to follow, end or undo the run."""
+    """Return the text to print on Ctrl-C. The text says what continues, and how to follow, end or undo the run."""
     there = f"  ssh -F {host.data.ssh_config_file} {host.name} sudo"
     if verb in background.VERBS:
         follow = "restore --follow" if verb == "restore" else "release --follow"

@@ -68,8 +68,8 @@ def _passwords(settings: Settings) -> None:
         secret=True,
     )
     generated_secret(name="Create a password for Redis's administrator", dest=str(paths.redis_administrator))
-    # First change the password in Redis, and then the file. If Redis has no administrator yet, the login to Redis needs
-    # the old password, which is still in the file.
+    # First add the new password in Redis, and then replace the file with the old password. If Redis has no
+    # administrator yet, the login to Redis needs the old password, which is still in the file.
     _redis_password(
         settings,
         name="Make Redis accept the declared password too",
@@ -110,8 +110,8 @@ def _configuration(settings: Settings, declared: str) -> None:
 def retire_old_redis_passwords(settings: Settings) -> None:
     """Remove old passwords from Redis.
 
-    Run this deploy after `app`, because only then the live release uses the new password. For PostgreSQL, stackctl
-    drops the old login roles.
+    Run this deploy after `app`, because the live release does not use the new password before `app` has run. For
+    PostgreSQL, stackctl drops the old login roles.
     """
     _redis_password(settings, name="Remove all passwords except the declared one from Redis", exclusive=True)
 

@@ -1,4 +1,4 @@
-"""fail2ban, which for a while bans addresses that guess SSH logins, or whose requests nginx often refuses."""
+"""fail2ban, which temporarily bans addresses that guess SSH logins, or that send many requests that nginx refuses."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def _test(name: str) -> str:
 def configuration(settings: Settings, *, edge: bool) -> dict[str, bytes]:
     """Render fail2ban's files.
 
-    Return each file by its path in /etc/fail2ban. `edge` means that nginx is on this host.
+    The files are returned by their paths in /etc/fail2ban. `edge` means that nginx is on this host.
     """
     values, app = settings.values, settings.values.app
     # Never ban containers, because a ban would also drop a container's answers to nginx.

@@ -1,7 +1,7 @@
 """Hardening of the host: kernel, logins, mounts and services.
 
-Hardening comes before any component whose service is reachable from outside. nginx, fail2ban and certbot get their
-sandboxes before their packages are installed, so these programs never run without a sandbox.
+The component `hardening` comes before any component whose service is reachable from outside. nginx, fail2ban and
+certbot get their sandboxes before their packages are installed, so these programs never run without a sandbox.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ ROOT_ONLY = {
 LOGIN = {
     "UMASK": "027",
     # YESCRYPT_COST_FACTOR and the numbers of rounds set the cost of hashing a console password. Debian uses yescrypt.
-    # The numbers of rounds apply only to SHA-512.
+    # The rounds (SHA_CRYPT_…) apply only to SHA-512.
     "YESCRYPT_COST_FACTOR": "8",
     "SHA_CRYPT_MIN_ROUNDS": "65536",
     "SHA_CRYPT_MAX_ROUNDS": "65536",

@@ -31,7 +31,7 @@ def stackctl(settings: Settings) -> None:
 
 
 def stackctl_config(settings: Settings, groups: Collection[str]) -> bytes:
-    """Render stackctl.json for a host in these groups."""
+    """Render stackctl.json for a host that is in these groups."""
     values = settings.values
     certificate = Certificate(domain=values.domain, server=values.acme_server, email=values.acme_email)
     data = Data(

@@ -26,7 +26,7 @@ class GroupDataError(PyinfraError):
 
 
 def environment_of(inventory: str) -> str:
-    """Return the environment to which an inventory file belongs."""
+    """Return the name of the environment to which an inventory file belongs."""
     return Path(inventory).stem
 
 

@@ -70,9 +70,10 @@ class Settings:
 
 
 def load_settings(data: Mapping[str, Any]) -> Settings:
-    """Return the settings from a host's data and the env file that the data names.
+    """Return the settings from a host's data, and from the env file whose path is in the data.
 
-    pyinfra's own names, which begin with `ssh_`, are checked and left out. Raises SettingsError or CredentialsError.
+    The names that begin with `ssh_` are pyinfra's own, and are checked and left out. Raises SettingsError or
+    CredentialsError.
     """
     check_ssh({name: value for name, value in data.items() if name.startswith("ssh_")})
     values = check_values({name: value for name, value in data.items() if not name.startswith("ssh_")})
@@ -133,9 +134,9 @@ def check_values(data: Mapping[str, Any]) -> Values:
 def with_new_names(data: Mapping[str, Any]) -> dict[str, Any]:
     """Return the values with each old name replaced by the new name. Print each replacement. Raises SettingsError.
 
-    A value under the old name replaces the default that group_data/all.py has under the new name. If the new name has
-    any value other than that default, both names are set, and a SettingsError is raised: pyinfra has already merged the
-    files, so it is unknown which value was set last.
+    A value under the old name replaces the default that group_data/all.py has under the new name. If the new name has a
+    value other than the default, a SettingsError is raised, because pyinfra has already merged the files, and nobody
+    knows which value was set last.
     """
     found = dict(data)
     for old, new in environments.RENAMED.items():

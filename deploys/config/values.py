@@ -237,7 +237,7 @@ class Values(BaseModel):
 
     @property
     def exempt_addresses(self) -> list[IPv4Network | IPv6Network]:
-        """Addresses that neither fail2ban nor sshd blocks. These addresses include all addresses that may reach SSH."""
+        """Addresses that neither fail2ban nor sshd blocks. The addresses that may reach SSH are included."""
         return list(dict.fromkeys([*self.trusted_addresses, *self.sshd_allowed_from]))
 
     @property

@@ -34,7 +34,7 @@ def install() -> None:
 
 
 class Client(SSHClient):
-    """pyinfra's SSH client. It reports each failure to connect in one line, with the cause and the file to correct."""
+    """pyinfra's SSH client. Each failure to connect is reported in one line, with the cause and the file to correct."""
 
     def connect(self, hostname: str, **options: Any) -> None:  # type: ignore[override]
         """Connect to a host. Raises ConnectError."""
@@ -109,7 +109,10 @@ def _fingerprint(key: PKey) -> str:
 
 
 def _lookup(hostname: str, config: str) -> dict[str, Any]:
-    """Look up a host in the ssh_config. Raises ConnectError if the file is missing or still has the example address."""
+    """Look up a host in the ssh_config.
+
+    Raises ConnectError if the ssh_config is missing, or still has the example address.
+    """
     if not Path(config).expanduser().is_file():
         create = f"Next: create that file, with the address of {hostname} (docs/getting-started.md)"
         remedy = NO_LAB if config == ".lab/ssh_config" else create

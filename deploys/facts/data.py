@@ -63,7 +63,7 @@ class PostgresMajor(FactBase[int | None]):
 
 
 class RolesAsDeclared(FactBase[bool]):
-    """Whether the roles and the database already are as `postgres_roles` (operations/data.py) would create them.
+    """Whether the roles and the database already have the state that `postgres_roles` (operations/data.py) creates.
 
     The login role connects to the container's own address, because the image asks for no password on the loopback
     address. The superuser connects to the database `postgres` over the socket. The sessions of both roles set their own
@@ -110,8 +110,8 @@ class RedisUser(NamedTuple):
 class RedisUsers(FactBase[RedisUser]):
     """The app's user in Redis.
 
-    This fact logs in to Redis as the administrator, or as the app's user if there is no administrator yet. Until
-    November 2026, the app's user was the only user of Redis and had all permissions.
+    The fact RedisUsers logs in to Redis as the administrator, or as the app's user if there is no administrator yet.
+    Until November 2026, the app's user was the only user of Redis and had all permissions.
     """
 
     default = RedisUser

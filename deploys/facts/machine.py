@@ -29,7 +29,7 @@ class HasAddress(FactBase[bool]):
     """Whether DNS has an address for the name. Also True if the resolver does not answer."""
 
     def command(self, domain: str) -> StringCommand:
-        # Exit code 2 means that the name has no address (getent(1)). Any other exit code says nothing about the name.
+        # getent(1) exits with 2 if the name has no address. Any other exit code of getent says nothing about the name.
         return StringCommand("getent ahosts", QuoteString(domain), ">/dev/null; test $? -ne 2 && echo yes || true")
 
     def process(self, output: Iterable[str]) -> bool:

@@ -16,7 +16,7 @@ from pyinfra.api import FactBase
 
 
 class Chain(NamedTuple):
-    """Name of a chain."""
+    """The name of a chain."""
 
     program: str
     """iptables or ip6tables."""

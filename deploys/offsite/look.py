@@ -33,7 +33,7 @@ from stackctl.core.printable import printable
 
 @dataclass(frozen=True)
 class Seen:
-    """A snapshot as it was first seen."""
+    """The state of a snapshot at the look that first saw the snapshot."""
 
     backup: str
     manifest: str

@@ -2,10 +2,10 @@
 
 The program runs on the operator's machine with the operator's key, because the droplet's key should not be able to
 delete. The program chooses the backups by the storage's own dates and by the ledger (look.py), because an intruder can
-write any date and number into a manifest. The program shows a plan, reads the newest verified backup from the storage
-as a test, and then deletes by explicit snapshot IDs. A backup that the storage received less than FLOOR ago is never
-deleted. The exit code is 0 if the prune is done, 1 after a failure, and 2 if the prune was refused and nothing was
-deleted.
+write any date and number into a manifest. The program shows a plan, and reads the newest verified backup from the
+storage as a test. Then the program deletes the snapshots by their IDs. A backup that the storage received less than
+FLOOR ago is never deleted. The exit code is 0 if the prune is done, 1 after a failure, and 2 if the prune was refused
+and nothing was deleted.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def plan(found: Sequence[Stored], now: datetime, pruned: datetime | None, floor:
 
 
 def _unexplained(drop: Sequence[Stored], now: datetime, pruned: datetime | None, floor: timedelta) -> str:
-    """If a prune would delete more backups than expected, return the reason, otherwise "".
+    """Return a reason to distrust the plan if a prune would delete more backups than expected, or else "".
 
     The last prune kept every backup younger than the floor, and one older backup for each month. So each backup to
     delete must have been younger than the floor at the last prune. The only exception is one older monthly backup for

@@ -1,6 +1,6 @@
-"""Operations that pyinfra lacks.
+"""Operations that pyinfra does not have.
 
-In pyinfra's style, an operation is a generator that yields no command if nothing has to change.
+As in pyinfra, an operation is a generator that yields no command if nothing has to change.
 """
 
 from collections.abc import Generator

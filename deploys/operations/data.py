@@ -154,7 +154,7 @@ def redis_password(  # noqa: PLR0913 - two users and a file
     app = f"user default on {' '.join(f'#{password_hash}' for password_hash in kept)} {APP}"
     content = f"{directives}{app}\nuser {ADMINISTRATOR} {_admin(admin)}\n"
     yield from atomic_file._inner(dest=dest, content=content.encode(), mode="600", secret=True)  # noqa: SLF001
-    # If Redis does not run yet, it will start with the declared password. With `exclusive`, Redis must be running.
+    # If Redis does not run yet, Redis will start with the declared password. With `exclusive`, Redis must be running.
     starts_later = not user.passwords and not exclusive
     accepted = user.passwords == {wanted} or (wanted in user.passwords and not exclusive)
     if starts_later or (accepted and user.by_administrator and user.rules == RULES):

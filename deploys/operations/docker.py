@@ -41,8 +41,9 @@ def compose_up(project: str, file: str, *, images: Mapping[str, str], label: str
     """Recreate the services of a Compose project that are not as declared, and wait until these services are healthy.
 
     + images: the image of each service
-    + label, sha256: a label and its value. A container with this label was created from the declared inputs. Compose's
-      own hash leaves out mounted files and environment files (docs/adr/0004-one-compose-project-per-colour.md).
+    + label, sha256: a label and its value. A container with this label and value was created from the declared inputs.
+      Compose's own hash is not enough, because it leaves out mounted files and environment files
+      (docs/adr/0004-one-compose-project-per-colour.md).
     """
     there = host.get_fact(ComposeServices, project=project)
     wrong = [name for name, image in images.items() if not _as_declared(there.get(name), image, label, sha256)]

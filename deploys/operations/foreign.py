@@ -83,9 +83,9 @@ def declaration(dest: str, accepted: Mapping[str, str]) -> Commands:
 
 
 def report(names: Sequence[str]) -> None:
-    """Report foreign objects before the first change. Refuse the converge if an object would override the site.
+    """Report foreign objects before the first change. Refuse the converge if a foreign object would override the site.
 
-    + names: objects that this run removes
+    + names: the names of the objects that this run removes
     """
     there = findings()
     this_run.tell_foreign(host, there)

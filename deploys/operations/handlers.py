@@ -1,8 +1,8 @@
 """Handlers. A handler has the commands that put a change in force.
 
-An operation that notifies a handler first writes a marker file on the droplet. The handler stays pending until it has
-run. If a converge dies between a change and the change's handler, the next converge sees no difference, but still runs
-the handler.
+An operation that notifies a handler first writes a marker file on the droplet. A handler stays pending until the
+handler has run. If a converge dies between a change and the change's handler, the next converge sees no difference, but
+still runs the handler.
 """
 
 from __future__ import annotations

@@ -16,7 +16,10 @@ SWAPFILE = "/swapfile"
 
 @operation()
 def wait_for_cloud_init() -> Commands:
-    """Wait at most ten minutes until cloud-init has finished. Exit code 2 (recoverable errors) is accepted."""
+    """Wait at most ten minutes until cloud-init has finished.
+
+    Accept exit code 2, with which cloud-init reports recoverable errors.
+    """
     if host.get_fact(CloudInitStatus) != "running":
         host.noop("cloud-init has finished, or is not installed")
         return

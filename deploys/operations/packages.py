@@ -18,7 +18,9 @@ LISTS_ARE_FRESH_S = 3600
 
 @operation()
 def packages(packages: Sequence[str], *, present: bool = True) -> Commands:
-    """Install the packages that are missing, without recommended packages. With `present=False`, purge the packages.
+    """Install the missing packages, but not the packages that these packages recommend.
+
+    With `present=False`, purge the packages.
 
     apt runs only after its other users (cloud-init, apt's own timers) have finished. The package lists are only updated
     when a package is missing. In contrast, apt.packages(update=True) would update the lists each day, and report each

@@ -21,7 +21,7 @@ from stackctl.cli.background import PROGRAM
 from stackctl.core.paths import Paths
 
 LOGIN_TIMEOUT_S = 60
-# Restart sshd, and do not reload sshd. A restart ends no session. A reload would return before sshd has read the new
+# Do not reload sshd, but restart sshd, which ends no session. A reload would return before sshd has read the new
 # configuration, so the new login would test the old configuration.
 RESTART_SSHD = Handler("ssh", ["sshd -t", "systemctl restart ssh.service"])
 
@@ -40,7 +40,7 @@ class TrialFile:
 
 @operation()
 def apply_on_trial(trial: str, files: Mapping[str, TrialFile], *, handler: Handler) -> Commands:
-    """Write `files` and run the handler that puts them in force.
+    """Write `files` and run the handler that puts the files in force.
 
     Unless a new login succeeds, the droplet reverts the files.
 
@@ -107,8 +107,8 @@ def _run_by_new_login(host: Host, command: str) -> tuple[int, str]:
     """Log in again as the operator, with the run's ssh_config and host key, and run a command.
     Return the exit code and the error output.
     """
-    # Log in as the operator, because this run may be logged in as root: the first converge of a droplet without
-    # cloud-init is.
+    # Log in as the operator, although this run may be logged in as root, such as the first converge of a droplet
+    # without cloud-init.
     with new_connection(host, host.data.operator) as client:
         _, out, err = client.exec_command(command, timeout=LOGIN_TIMEOUT_S)
         said = err.read().decode().strip()

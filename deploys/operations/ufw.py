@@ -1,4 +1,4 @@
-"""ufw's rules and policies. pyinfra has no module for ufw."""
+"""The operation for ufw's rules and policies. pyinfra itself has no module for ufw."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def _port(rule: str) -> int:
 
 def _changes(allow: Sequence[str], policies: Mapping[str, str], after: bytes) -> Commands:
     there = host.get_fact(Ufw)
-    # Before ufw's first start, the rules can't be tested, because they jump to chains that do not exist yet.
+    # Before ufw's first start, the rules can't be tested, because the rules jump to chains that do not exist yet.
     test = "iptables-restore --noflush --test %s" if there.active else None
     placing = list(atomic_file._inner(dest=AFTER, content=after, mode="640", validate=test))  # noqa: SLF001
     if there.faults and not placing:

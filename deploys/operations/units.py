@@ -29,8 +29,8 @@ def service(unit: str, *, running: bool | None, enabled: bool) -> Commands:
 def systemd_units(units: Mapping[str, bytes], *, handler: str, restart: Sequence[str] = ()) -> Commands:
     """Write units and drop-ins, and make systemd read them.
 
-    + units: contents by the unit's name, or by path if the file is not below /etc/systemd/system
-    + handler: name of the handler that makes systemd read the units
+    + units: the contents of the files, by the unit's name, or by path if a file is not below /etc/systemd/system
+    + handler: the name of the handler that makes systemd read the units
     + restart: the units to restart if they are running, or patterns of such units
     """
     restarts = ["systemctl try-restart " + shlex.join(restart)] if restart else []

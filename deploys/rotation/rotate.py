@@ -3,10 +3,10 @@
 Without make, use `python -m deploys.rotation.rotate inventories/prod.py REDIS_PASSWORD`. The program describes the
 secret and asks for confirmation. Then the program writes the new value into the env file, tests the new value if
 possible, converges (which releases the live tag again), and runs status. At the end, the program prints the work that
-is left for the operator. If a step fails, the program restores the old value in the env file and on the droplet. The
-new value stays if it is already in use, or if the old value may no longer be valid. The new value is generated, typed
-without echo, or read from standard input, but never given as an argument. The program has the same exit codes as
-stackctl (docs/reference/exit-codes.md).
+is left for the operator. If a step fails, the program usually restores the old value in the env file and on the
+droplet. However, the new value stays if the new value is already in use, or if the old value may no longer be valid.
+The new value is generated, typed without echo, or read from standard input, but never given as an argument. The program
+has the same exit codes as stackctl (docs/reference/exit-codes.md).
 """
 
 from __future__ import annotations
@@ -154,7 +154,7 @@ class Rotation:
         self.converge = f"make site ENV={environment}"
 
     def run(self, after: str) -> int:
-        """Write `after` as the env file's text, run the steps and return the exit code."""
+        """Write `after` into the env file, run the steps of the rotation and return the exit code."""
         step, converged = self.secret.steps[0], True
         try:
             write(self.env_file, after)
@@ -276,7 +276,7 @@ def run(environment: str, step: str) -> int:
 
 
 def command(environment: str, step: str) -> list[str]:
-    """Return the command of a step: a deploy, or a program with its options."""
+    """Return the command of a step. A step is a deploy, or a program with options."""
     module, *options = ["pyinfra", step, "-y"] if step.endswith(".py") else step.split()
     return [sys.executable, "-m", module, f"inventories/{environment}.py", *options]
 

@@ -1,6 +1,6 @@
 """Reads and changes the env file. Each value is taken exactly as written, without interpolation of variables.
 
-Messages name keys and lines, never a value.
+Error messages name keys and lines, but never a value.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def _checked(path: Path, binding: Binding) -> tuple[str, str]:
         )
     written = binding.original.string.partition("=")[2].strip()
     if not written.startswith("'"):
-        # Only in single quotes, $, # and backslash have no special meaning.
+        # The characters $, # and backslash have no special meaning in single quotes, but they have one elsewhere.
         raise CredentialsError(
             f"{path} line {_line(binding)}: {binding.key} is not in single quotes. Next: write {binding.key}='value'"
         )

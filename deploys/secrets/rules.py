@@ -1,6 +1,6 @@
 """The rules of the env file. The env file must have every secret that the environment needs, and nothing else.
 
-Messages name keys, never a value.
+Error messages name keys, but never a value.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ def shown(text: str) -> str:
 def install() -> None:
     """Replace pyinfra's echo and signal handler, and filter its log.
 
-    This function is called by config.py, after pyinfra's set-up.
+    The function `install` is called by config.py, after pyinfra's set-up.
     """
     set_echo(_echo)
     for handler in logger.handlers:

@@ -53,7 +53,7 @@ def save(path: Path, environment: Mapping[str, str]) -> None:
 
 
 def differing(path: Path, environment: Mapping[str, str]) -> list[str]:
-    """Return the variables that differ from the app environment in the file `path`. If it cannot be read, return []."""
+    """Return the variables that differ from the app environment in the file `path`. Return [] if it is unreadable."""
     try:
         former = load(path)
     except StackError:

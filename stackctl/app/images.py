@@ -25,9 +25,9 @@ def pin(
 ) -> tuple[str, str]:
     """Pull and tag the release's image. Return the image's name with its digest (repository@sha256:…), and a message.
 
-    `digest` is the digest that the image must have. `stays` is a release whose image must be used again. A converge
-    passes the live release as `stays`, so that the live image is kept even if another image was pushed under the same
-    tag.
+    If `digest` is given, the image must have this digest. `stays` is a release whose image must be used again. A
+    converge passes the live release as `stays`, so that the live image is kept even if another image was pushed under
+    the same tag.
     """
     docker, repository = stack.docker, stack.config.repository
     if stays and docker.image(stays.image):
@@ -82,7 +82,10 @@ def _check(stack: Stack, release: Release, reference: str, image: Image) -> None
 
 
 def prune(stack: Stack, kept: set[str]) -> None:
-    """Remove all images of the app except those of the `kept` releases, even images that a failed release pulled."""
+    """Remove all images of the app except the images of the `kept` releases.
+
+    An image from a failed release is also removed.
+    """
     docker, ours_of = stack.docker, stack.docker.images_of(stack.paths.docker.release_repository)
     needed = {image for release_id, image in ours_of.items() if release_id in kept}
     for image in {*ours_of.values(), *docker.images_of(stack.config.repository).values()} - needed:

@@ -127,7 +127,7 @@ class Stack(Context):
 
 
 def expected_sha256(paths: Paths, release: Release, values: Mapping[str, str]) -> str:
-    """Return the label that up-to-date containers of this release carry."""
+    """Return the label that this release's containers have if they are up to date."""
     try:
         files = paths.app_yaml.read_bytes()
     except FileNotFoundError:

@@ -80,14 +80,14 @@ class State:
     def recorded_colour(self) -> str | None:
         """The colour of the release that was recorded last.
 
-        During a release, or after a kill, another colour may be active.
+        During a release, or after a killed release, another colour may be active.
         """
         newest = self.kept[0].id if self.kept else None
         return next((colour for colour, known in self.colours.items() if known and known.id == newest), None)
 
     @property
     def uncommitted(self) -> bool:
-        """Whether the live release was interrupted before it was recorded. All recorded releases are in `kept`."""
+        """Whether the live release was interrupted before the step `record`. All recorded releases are in `kept`."""
         return self.release is not None and self.release.id not in {known.id for known in self.kept}
 
     def serving(self, colour: str, release: Release, most: int) -> "State":

@@ -30,7 +30,7 @@ MANY = 100
 def ensure(stack: Stack) -> str:
     """Set the webhook unless the current webhook fits the live release. Return a message. Keep pending updates.
 
-    Raises StackError if the webhook has never been set and cannot be set now.
+    Raises StackError if the webhook was never set, and cannot be set now.
     """
     current = state.load(stack.paths)
     if stack.config.isolated:

@@ -110,8 +110,8 @@ def _preflight(run: BackupRun) -> str:
     _begin(run)
     if run.reason != "safety":  # not for a pre-restore backup, because a restore is running
         _drop_half_restored(run.postgres.server)
-    # A killed upload may have left the files that it fetched. A release must not remove these files, because a release
-    # does not hold the lock of the backups, and the files may belong to a running upload.
+    # A killed upload may have left fetched files. A release must not remove these files, because a release does not
+    # hold the lock of the backups, and the files may belong to a running upload.
     with openat.directory(run.stack.paths.backups) as backups:
         backups.remove(upload.FETCHED)
     check_disk_space(run.stack, room.database_bytes, verified=True)
@@ -172,8 +172,8 @@ def _next_number(run: BackupRun) -> int:
     """Return the highest backup number ever seen, plus one.
 
     A droplet that knows of no backup, or that could never read the off-site storage, reads the storage first. The
-    backup of a release is never sent, so its number does not depend on the storage. If the storage does not answer, the
-    backup is made nevertheless.
+    backup of a release is never sent, so its number does not depend on the storage. The backup is made even if the
+    storage does not answer.
     """
     stack = run.stack
     known = backup_number.highest(stack.paths) is not None and any(one.reason != "release" for one in run.made)

@@ -47,7 +47,7 @@ CHECKS = """SELECT pg_catalog.json_build_array(altered || ' DROP ' || named, alt
   NOT IN ('pg_catalog', 'information_schema')) AS checks"""
 # Settings are copied as rows of a catalog, and never set in a session. The owner may have left a setting that would
 # stop the load (transaction_read_only), or a setting that fits only one database (default_text_search_config). Only
-# settings of a database that belongs to a superuser are copied. Settings of login roles stay with those roles.
+# settings of a database that belongs to a superuser are copied. Settings of login roles are not copied.
 AS_LIVE = """DO $$ DECLARE one record; BEGIN
  EXECUTE pg_catalog.format('REVOKE ALL ON DATABASE %I FROM PUBLIC, %I', '{new}', '{owner}');
  FOR one IN SELECT privilege_type, is_grantable, CASE grantee WHEN 0 THEN 'PUBLIC'

@@ -96,7 +96,7 @@ class Redis:
 
 @dataclass(frozen=True)
 class Verified:
-    """The proof that the backup was restored and is complete."""
+    """The proof that the backup is complete, because the backup was restored."""
 
     at: Time
     seconds: Annotated[float, Rule(lambda value: value >= 0, "a number, 0 or more")]
@@ -149,7 +149,7 @@ class Manifest:
         return sum(file.bytes for file in self.files.values())
 
     def to_json(self) -> str:
-        """Return the JSON text. Like older manifests, the text has no `unproven` if there is no reason."""
+        """Return the manifest as JSON. Like older manifests, the text has no `unproven` if there is no reason."""
         document = {"version": VERSION, **asdict(self)}
         if self.unproven is None:
             del document["unproven"]

@@ -32,7 +32,7 @@ def prune(run: BackupRun) -> str:
 
 
 def prune_releases(backups: Path) -> None:
-    """Delete old backups that releases made.
+    """Delete old backups that were made by releases.
 
     Keep the last few of these backups, and all of these backups that are newer than every verified backup.
     """

@@ -85,8 +85,8 @@ def start(paths: Paths, config: Config, machine: Machine, arguments: Sequence[st
     if not ran.code:
         return
     if ran.code == TIMED_OUT:
-        # The unit may still wait for the boot to finish. Stop the unit, because a run that was reported as failed must
-        # not start later.
+        # The unit may still be waiting for the boot to finish. Stop the unit, because a run that was reported as failed
+        # must not start later.
         machine.run(["systemctl", "stop", paths.units.release])
     if holder := lock.holder_of(paths.work) or lock.holder_of(paths.lock):
         raise holder.refusal

@@ -11,8 +11,8 @@ from stackctl.host import certificate, upkeep
 from stackctl.services.postgres import Postgres
 
 CERTIFICATE_LOCK_TIMEOUT_S = 330
-# This time suffices even for a release with migrations or for a backup with its verification. If a run takes longer,
-# the upgrade is left to the next day.
+# An hour suffices even for a release with migrations, or for a backup with its verification. If a run takes longer, the
+# upgrade is left to the next day.
 UPGRADE_LOCK_TIMEOUT_S = 3600
 REBOOT_LOCK_TIMEOUT_S = 1800
 AMCHECK_LOCK_TIMEOUT_S = 3600
@@ -47,9 +47,9 @@ def amcheck(call: Call) -> int:
     stack = call.stack
     if not stack.config.data:
         return 0
-    # The check may take hours. The lock keeps out backups, because a dump would end the check, and restores, because a
-    # restore replaces the database that the check reads. The lock does not keep out releases. A release may end the
-    # check, so that no migration waits for a table (Postgres.end_dumps).
+    # The check of PostgreSQL's files may take hours. The lock keeps out backups, because a dump would end the check,
+    # and restores, because a restore replaces the database that the check reads. The lock does not prevent a release. A
+    # release may end the check, so that no migration waits for a table (Postgres.end_dumps).
     paths = stack.paths
     name = f"the weekly check of PostgreSQL's files (systemctl stop {paths.units.amcheck_service} ends the check)"
     alone = lock.exclusive(paths.backup_lock, name, AMCHECK_LOCK_TIMEOUT_S)

@@ -24,7 +24,7 @@ class FailedError(StackError):
 
 
 class RefusedError(StackError):
-    """The verb was refused before it changed anything."""
+    """The verb was refused before the verb changed anything."""
 
     code = 2
 

@@ -1,10 +1,9 @@
 """Locks that decide who may change the droplet.
 
-The locks use flock(2), so that no lock outlives its holder. There are two locks:
-
-- `lock` is held by a converge or a verb from start to end. Every other run is refused, with the holder's name in the
-  message. A converge calls its verbs with `--lock-id ID`. Such a verb is admitted if the lock file contains this ID.
-- `work` is held while stackctl moves containers. The lock `work` keeps other runs out if a converge loses its
+The locks use flock(2), so that no lock outlives its holder. There are two locks: - A converge or a verb holds `lock`
+from start to end. Every other run is refused, with the holder's name in the message. A converge calls its verbs with
+`--lock-id ID`. A verb with this option is admitted if the lock file contains the ID.
+- stackctl holds `work` while stackctl moves containers. The lock `work` keeps other runs out if a converge loses its
   connection while its release continues. `boot` waits only for `work`. If `boot` waited for `lock`, a converge that
   starts APP.service would wait for itself.
 
@@ -33,7 +32,7 @@ LOCK_TIMEOUT_S = 1.0
 
 @dataclass(frozen=True)
 class Holder:
-    """The holder of a lock, as the lock file contains it in one line of JSON."""
+    """The holder of a lock, which is stored in the lock file as one line of JSON."""
 
     holder: str
     since: str

@@ -104,7 +104,7 @@ class Directory:
 
         Raises FailedError unless the file is regular, has no other hard link, and has at most `most` bytes.
 
-        The file is checked before it is opened, because merely opening a device may have an effect. The opened file is
+        Check the file before opening the file, because merely opening a device may have an effect. The opened file is
         always the checked file, even if somebody replaces the directory entry in the meantime.
         """
         seen = self._open(name, os.O_PATH | os.O_CLOEXEC)
@@ -205,8 +205,8 @@ class Directory:
     def empty(self) -> None:
         """Remove all entries.
 
-        Before a subdirectory is removed, its own subdirectories move up into this directory. So even a very deep tree
-        exhausts neither the descriptors nor the stack.
+        Before a subdirectory is removed, its own subdirectories move up into this directory. Because of this, even a
+        very deep tree exhausts neither the descriptors nor the stack.
         """
         while names := self.names():
             for name in names:

@@ -37,10 +37,10 @@ class Paths:
         self.data_yaml, self.app_yaml = self.opt / "data.yaml", self.opt / "app.yaml"
         self.worker_yaml = self.opt / "worker.yaml"  # the file is absent if the app has no worker
         self.config = self.etc / "stackctl.json"
-        self.declared = self.etc / "declared.json"  # paths, units and accounts that belong to the site (foreign.py)
+        self.declared = self.etc / "declared.json"  # the paths, units and accounts that belong to the site (foreign.py)
         self.secrets = self.etc / "secrets"
         self.next_environment = self.secrets / "next.json"
-        self.redis_administrator = self.secrets / "redis/administrator"  # password of stackctl's own Redis user
+        self.redis_administrator = self.secrets / "redis/administrator"  # the password of stackctl's own user in Redis
         self.offsite = self.secrets / "offsite/access.json"  # the file is absent if no off-site storage is declared
         # The certificate that nginx serves: `current` is a symbolic link to `placeholder` or to certbot's copy.
         self.tls = self.etc / "tls"
@@ -49,7 +49,7 @@ class Paths:
     def _set_remembered(self) -> None:
         """Set the paths of the files that stackctl writes."""
         var = self.var
-        self.active = var / "active"  # symbolic link to the socket of the live colour
+        self.active = var / "active"  # a symbolic link to the socket of the live colour
         # restoring.json exists from the `close` step of a restore to its end (unfinished_restore.py).
         self.state, self.restoring = var / "state.json", var / "restoring.json"
         # `unwritten` is a file in memory that receives the events while the disk is full.

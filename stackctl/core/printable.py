@@ -23,7 +23,10 @@ def _escaped(character: str) -> str:
 
 
 class Filter:
-    """Makes a stream of bytes printable as it comes. Line ends stay. Output is shown even before its line has ended."""
+    """Makes a stream of bytes printable, piece by piece.
+
+    Line ends stay. Output is shown even before its line has ended.
+    """
 
     def __init__(self, out: TextIO) -> None:
         self._out = out

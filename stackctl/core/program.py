@@ -237,7 +237,7 @@ def run_attached(argv: Sequence[str], timeout: float) -> int:
 def run_shown(argv: Sequence[str]) -> int:
     """Run a program, and immediately show its output, made printable. Return the program's exit code.
 
-    Ctrl-C, or a reader that has gone (`| head`), ends the program without an error.
+    If the user presses Ctrl-C, or if the reader of the output ends (`| head`), end the program without an error.
     """
     with subprocess.Popen(
         argv,

@@ -2,8 +2,8 @@
 
 A field's type is str, int, float, bool, Any, a Literal of words, X | None, tuple[X, ...], dict[str, X], another frozen
 dataclass, or Annotated with one of these types and a Rule. A document must have every field that has no default. A
-document with an unknown key is refused. Numbers must fit into 64 bits. A message names keys and never shows a value,
-because a value may be a secret.
+document with an unknown key is refused. Every number must fit into 64 bits. Error messages name keys, but never show a
+value, because a value may be a secret.
 """
 
 import json
@@ -87,7 +87,7 @@ def loads(kind: type[T], text: str | bytes, *, version: int | None = None) -> T:
 
 
 class _EnoughError(Exception):
-    """There are more faults than the message names."""
+    """There are more faults than an error message should name."""
 
 
 class _WrongError(Exception):

@@ -111,7 +111,7 @@ def _expected(error: BaseException) -> StackError | None:
 
 
 def undo(run: U, done: Sequence[Step[U]]) -> str:
-    """Undo the steps in reverse. Return the names of the steps that could not be undone."""
+    """Undo the steps in reverse order. Return the names of the steps that could not be undone."""
     left = []
     for step in reversed(done):
         if step.undo:

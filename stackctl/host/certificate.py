@@ -122,7 +122,7 @@ def _unknown_name(domain: str, machine: Machine) -> str | None:
 
 
 def issue(paths: Paths, declared: Certificate, *, force: bool) -> list[str]:
-    """Return certbot's arguments. `force` replaces an unsuitable lineage."""
+    """Return certbot's arguments. `force` replaces an existing lineage."""
     account = ["--email", declared.email]
     where = ["--webroot", "--webroot-path", str(paths.acme_webroot), "--server", declared.server]
     what = ["--cert-name", declared.domain, "--domain", declared.domain]

@@ -27,7 +27,10 @@ MOST_PROBLEMS = 20
 
 
 class Foreign(NamedTuple):
-    """The foreign things on a droplet. `known` is False until a converge has listed what the site declares."""
+    """The foreign things on a droplet.
+
+    `known` is False until a converge has written the list of everything that the site declares.
+    """
 
     known: bool
     findings: list[Finding]
@@ -99,7 +102,7 @@ def next_step(one: Finding) -> str:
 
 
 def remove(paths: Paths, config: Config, machine: Machine, names: Sequence[str]) -> list[str]:
-    """Remove the findings with these names, and return the names.
+    """Remove the findings with the given names, and return these names.
 
     If one of the findings cannot be removed, remove no finding.
     """

@@ -188,7 +188,7 @@ def _is_other_than_root(number: str) -> bool:
 
 
 def _number(said: str) -> str:
-    """Return the number that the C library would read, in one form, so that equal numbers are equal strings."""
+    """Return the number that the C library would read, without variations such as +0, so that equal numbers match."""
     return str(int(said)) if re.fullmatch(r"\s*[+-]?[0-9]{1,10}", said, re.ASCII) else said
 
 

@@ -32,7 +32,7 @@ class Packaged:
         self._sums: dict[str, str] = {}
         for path, one in _CONFFILE.findall(_bytes(dpkg / "status")):
             self._sums[os.fsdecode(path)] = one.decode()
-        # ucf keeps the checksum of the files that it handles for a package.
+        # ucf keeps the checksums of the files that ucf handles for a package.
         for one, path in _UCF.findall(_bytes(root / "var/lib/ucf/hashfile")):
             self._sums[os.fsdecode(path)] = one.decode()
         self._presets: list[tuple[str, str]] = []
@@ -61,7 +61,7 @@ class Packaged:
             return False
 
     def disables(self, unit: str) -> bool:
-        """Return whether Debian leaves this unit disabled by default."""
+        """Return whether Debian's presets disable this unit."""
         generic = re.sub(r"@[^.]*\.", "@.", unit)
         for verb, pattern in self._presets:
             if re.fullmatch(re.escape(pattern).replace(r"\*", ".*"), generic):

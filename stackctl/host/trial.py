@@ -1,12 +1,12 @@
 """
 Trials: changes to SSH, its keys and the firewall that are reverted unless a new login confirms the change in time.
 
-For network devices, RFC 6241 calls such a change a confirmed commit. `netplan try` does the same. First `begin` copies
-the files and starts a timer, then the converge makes the change, and then a new connection calls `confirm`. A trial
-ends when its record is removed. If anything crashes before the record is removed, the timer or the next boot restores
-the copies. The copies always contain the last confirmed state, because a second `begin` keeps the copies that the first
-`begin` made. The converge makes the change through `run`, which refuses every command once the trial has expired,
-because such a late change would never be reverted.
+For network devices, RFC 6241 calls such a change a confirmed commit. The command `netplan try` works in the same way.
+First `begin` copies the files and starts a timer, then the converge makes the change, and then a new connection calls
+`confirm`. A trial ends when the record of the trial is removed. If anything crashes before the record is removed, the
+timer or the next boot restores the copies. The copies always contain the last confirmed state, because a second `begin`
+keeps the copies that the first `begin` made. The converge makes the change through `run`, which refuses every command
+once the trial has expired, because such a late change would never be reverted.
 """
 
 import math

@@ -86,7 +86,7 @@ def _looked(paths: Paths, machine: Machine) -> None:
 
 
 def reboot(machine: Machine) -> None:
-    """Ask systemd for a reboot. systemd stops all units in order, and also this program."""
+    """Ask systemd for a reboot. In response, systemd stops all units in order, and also stops this program."""
     asked = machine.run(["systemctl", "reboot"])
     if asked.code:
         raise FailedError(f"cannot reboot: {asked.reason}")

@@ -32,7 +32,7 @@ def _pin_image(run: ReleaseRun) -> str:
 
 
 def forget_image(run: ReleaseRun) -> None:
-    """Remove the images that no kept release needs."""
+    """Remove all images of the app that no kept release needs."""
     images.prune(run.stack, kept(state.load(run.stack.paths)))
 
 

@@ -8,7 +8,7 @@ from stackctl.app.app_env import SECRET
 from stackctl.app.stack import Stack
 from stackctl.core.errors import FailedError
 
-# An empty update changes nothing (docs/reference/app-contract.md).
+# An update without content changes nothing in the app (docs/reference/app-contract.md).
 UPDATE = json.dumps({"update_id": 0}).encode()
 
 

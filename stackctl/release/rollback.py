@@ -67,8 +67,8 @@ def _preflight(run: ReleaseRun) -> str:
     try:
         state.save(paths, run.before)
     except OSError as error:
-        # This save tests the disk. If the full disk were noticed only by the step `record`, the undo would remove the
-        # kept colour.
+        # Save the unchanged state as a test of the disk. If the full disk were noticed only by the step `record`, the
+        # undo would remove the kept colour.
         raise RefusedError(str(error), next_step=f"make room on the disk (df -h), then {run.remedy}") from None
     run.colour = other(run.before.active) if run.before.active else COLOURS[0]
     preflight.check(stack, run.values)

@@ -1,4 +1,4 @@
-"""The steps that start the new release in the idle colour, probe it, point nginx at it and watch it."""
+"""The steps that start the new release in the idle colour, probe the release, flip, and watch the release."""
 
 from collections.abc import Mapping
 from contextlib import suppress

@@ -1,4 +1,7 @@
-"""The steps after the flip. They concern the worker, state.json, the former colour, old releases and the webhook."""
+"""The steps after the flip.
+
+The steps concern the worker, state.json, the former colour, old releases and the webhook.
+"""
 
 from dataclasses import replace
 from pathlib import Path

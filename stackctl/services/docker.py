@@ -71,7 +71,7 @@ class Container:
 
     @property
     def end(self) -> str | None:
-        """A description of how the container ended by itself, or None.
+        """A description of the container's end if the container ended by itself, or else None.
 
         A container that Docker restarted also counts as ended.
         """

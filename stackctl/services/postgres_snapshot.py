@@ -1,4 +1,4 @@
-"""Takes snapshots of a database through psql. A snapshot shows all tables at one moment, and locks them if necessary.
+"""Takes snapshots of a database through psql. A snapshot shows all tables at one moment.
 
 The rows of a table are counted by COPY. `SELECT count(*)` would let the planner run functions of the app with the
 caller's rights, because the planner folds constants in the expressions of indexes. Statements name schemas and
@@ -75,7 +75,7 @@ class Table(NamedTuple):
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A database at one moment. The snapshot lasts as long as the session of psql."""
+    """The state of a database at one moment. The snapshot lasts as long as the session of psql."""
 
     psql: Conversation
     name: str

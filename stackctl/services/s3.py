@@ -1,7 +1,7 @@
 """Signed S3 requests for one object: GET, PUT, HEAD and DELETE.
 
 restic does everything else. If the storage refuses the key or is unreachable, restic retries for a quarter of an hour
-before it reports an error. Therefore stackctl first sends its own request to the storage. The signature is AWS
+before restic reports an error. Therefore stackctl first sends its own request to the storage. The signature is AWS
 Signature Version 4: docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html.
 """
 

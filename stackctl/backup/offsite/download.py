@@ -41,7 +41,7 @@ def everything(stack: Stack, *backup_ids: str) -> list[Stored]:
 def available(stack: Stack) -> list[Manifest]:
     """Return the manifests of the backups that are not in doubt, oldest first."""
     found = {one.manifest.id: one.manifest for one in everything(stack) if not one.doubts}
-    with suppress(OSError):  # if the disk is full, the next run reads the storage again
+    with suppress(OSError):  # ignore a full disk, because the next run reads the storage again
         backup_number.seen(stack.paths, _highest(found.values()))
     return list(found.values())
 
@@ -105,9 +105,9 @@ def intact(directory: Path) -> Manifest | None:
 
 
 def fetch(stack: Stack, told: Manifest, directory: Path) -> Manifest:
-    """Fetch a backup's files into an empty directory named after the backup's ID, and check them against the manifest.
+    """Fetch a backup into an empty directory named after the backup's ID, and check the files against the manifest.
 
-    If the backup was sent more than once, any intact copy suffices. Raises RefusedError if the storage has no copy, and
+    If the backup was sent more than once, one intact copy suffices. Raises RefusedError if the storage has no copy, and
     FailedError for every other problem.
     """
     repository = Repository(stack)
