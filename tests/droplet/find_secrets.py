@@ -48,7 +48,10 @@ def changed(since: float, folders: Iterable[str]) -> Iterator[str]:
 
 
 def files(folders: Iterable[str], without: Set[str] = frozenset()) -> Iterator[tuple[str, os.stat_result]]:
-    """Yield only regular files, because a read of a FIFO or a device could block. Skip files that vanish."""
+    """Yield only regular files, because a read of a FIFO or a device could block.
+
+    Skip a file that vanishes during the search.
+    """
     for path in below(folders, without):
         with suppress(FileNotFoundError):
             status = os.lstat(path)

@@ -45,7 +45,7 @@ def test_no_container_publishes_a_port(droplet: Host) -> None:
 
 
 def test_a_careless_port_would_be_bound_to_loopback(droplet: Host) -> None:
-    """Docker binds published ports to the loopback by default, so a careless `ports: [5432:5432]` exposes nothing."""
+    """On a droplet, Docker publishes ports on the loopback by default, so `ports: [5432:5432]` does no harm."""
     daemon = json.loads(droplet.file("/etc/docker/daemon.json").content_string)
     assert daemon["ip"] == "127.0.0.1"
     options = daemon["default-network-opts"]["bridge"]

@@ -1,7 +1,7 @@
 """The host's hardening.
 
-Tests of the droplet's hardening. They cite dev-sec's linux-baseline (os-, package-, sysctl-) and CIS Debian Linux 12
-(1.1 …).
+Tests of the droplet's hardening. The tests cite dev-sec's linux-baseline (os-, package-, sysctl-) and CIS Debian Linux
+12 (1.1 …).
 """
 
 from __future__ import annotations

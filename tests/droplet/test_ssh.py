@@ -55,7 +55,7 @@ DECLARED = {
     "sshd-33": "gssapiauthentication no",
     "sshd-34": "gssapicleanupcredentials yes",
     "sshd-35": "tcpkeepalive no",
-    "sshd-36": "clientaliveinterval 30",  # a longer interval would keep the lock of a dead converge longer
+    "sshd-36": "clientaliveinterval 30",  # with a longer interval, a dead converge's lock would last longer
     "sshd-37": "clientalivecountmax 2",
     "sshd-38": "permittunnel no",
     "sshd-39": "allowtcpforwarding no",
@@ -88,10 +88,10 @@ def test_sshd_uses_the_declared_values(in_force: list[str], control: str) -> Non
     sshd-20, sshd-21, sshd-22, sshd-23, sshd-24, sshd-25, sshd-27, sshd-28, sshd-29, sshd-30, sshd-31, sshd-32, sshd-33,
     sshd-34, sshd-35, sshd-36, sshd-37, sshd-38, sshd-39, sshd-40, sshd-41, sshd-42, sshd-43, sshd-44, sshd-46, sshd-47.
     """
-    # The values of sshd-19, 20, 21, 36 and 37 differ from the baseline. They are stricter, or have a reason above. 10,
-    # 15 and 16 are options that OpenSSH has removed. 08 and 09 do not apply, because sshd listens on every address and
-    # the firewall decides who may connect. 45 does not apply, because PrintLastLog stays on to show logins by other
-    # people.
+    # The values of sshd-19, 20, 21, 36 and 37 differ from the baseline. Each of these values is stricter, or has a
+    # reason above. sshd-10, 15 and 16 are options that OpenSSH has removed. sshd-08 and 09 do not apply, because sshd
+    # listens on every address and the firewall decides who may connect. sshd-45 does not apply, because PrintLastLog
+    # stays on to show logins by other people.
     name = DECLARED[control].partition(" ")[0]
     assert [line for line in in_force if line.partition(" ")[0] == name] == [DECLARED[control]]
 

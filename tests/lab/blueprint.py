@@ -102,7 +102,7 @@ def world() -> Blueprint:
 
 
 def world_secrets() -> Files:
-    """Return the files that hold the credentials world accepts."""
+    """Return the files with the credentials that world accepts."""
     secrets = secrets_file.read(ENV_FILE)
     password = bcrypt.hashpw(secrets["REGISTRY_PASSWORD"].encode(), bcrypt.gensalt(rounds=5)).decode()
     return {
@@ -157,7 +157,8 @@ def network_file(machine: Machine) -> str:
 def resolv_conf(resolvers: list[str]) -> str:
     """Return resolv.conf with two kinds of name servers.
 
-    World comes first, because only world knows the lab's names. The host's name servers answer while world is off.
+    World comes first, because only world knows the lab's names. The host's name servers come next, and answer while
+    world is off.
     """
     servers = [str(WORLD.ipv4), *resolvers][:3]  # the resolver library reads at most three
     return "".join(f"nameserver {server}\n" for server in servers) + "options timeout:1 attempts:2\n"

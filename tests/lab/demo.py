@@ -73,7 +73,7 @@ def converged_and_released() -> None:
 
 
 def drop_old_certificate() -> None:
-    """Delete the droplet's certificate if a former world issued the certificate.
+    """Delete the droplet's certificate if an earlier world issued the certificate.
 
     Each world has its own root certificate.
     """

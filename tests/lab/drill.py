@@ -95,7 +95,7 @@ class BackedUp:
 def drill(megabytes: int) -> None:
     """Destroy the lab's droplet, rebuild it from its off-site backup, and compare every row."""
     demo.converged_and_released()
-    if demo.status()["isolated"]:  # left by an interrupted drill
+    if demo.status()["isolated"]:  # an interrupted drill left the droplet isolated
         demo.pyinfra("deploys/site.py", "--data", "isolated=false")
     clock = Clock()
     tag = demo.status()["release"]["tag"]

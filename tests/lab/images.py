@@ -125,7 +125,7 @@ def _built() -> dict[str, str]:
 
 
 def _make(image: Image, base: Future[None] | None) -> None:
-    """Wait until the base image, whose build started earlier, is built. Then build and push the image."""
+    """Wait until the base image, whose build started earlier, is built. After that, build and push the image."""
     if base:
         base.result()
     _build(image)

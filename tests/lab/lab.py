@@ -42,7 +42,7 @@ class Found(Enum):
 
 
 def judge(owner: str | None, me: str, *, alive: bool) -> Found:
-    """Judge the lab of `owner`, a checkout's path.
+    """Judge the lab on this machine, which belongs to the checkout `owner`.
 
     The lab of another checkout is left alone only if that lab's machines run.
     """

@@ -29,7 +29,10 @@ def enter(name: str, part: str) -> None:
 
 
 def remove_groups(name: str = "", part: str = "") -> None:
-    """Remove the groups of all machines, of one machine, or of one part. Raise OSError if a group is in use."""
+    """Remove the groups of all machines, of one machine, or of one part of a machine.
+
+    Raise OSError if a group is in use.
+    """
     for hierarchy in _hierarchies():
         for directory, _, _ in os.walk(hierarchy / _group(name) / part, topdown=False):
             Path(directory).rmdir()
@@ -69,7 +72,7 @@ def kill(name: str) -> None:
 
 
 def unit(name: str) -> str:
-    """Return the service that a machine runs as if the host has systemd."""
+    """Return the name of a machine's systemd service. Without systemd on the host, no such service exists."""
     return f"marketplace-lab-{name}.service"
 
 

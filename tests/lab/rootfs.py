@@ -23,12 +23,16 @@ class Recipe:
     commands: tuple[str, ...] = ()
 
     def key(self, sources: list[str]) -> str:
-        """Return the name of the result in the cache. The name changes with the recipe and with the package sources."""
+        """Return the name of the built root file system in the cache.
+
+        The name changes with the recipe and with the package sources.
+        """
         inputs = json.dumps([SUITE, sources, asdict(self)], sort_keys=True)
         return f"{self.name}-{hashlib.sha256(inputs.encode()).hexdigest()[:16]}"
 
 
-# Only packages of DigitalOcean's Debian 13 image on which a site may rely. The site installs everything else.
+# The list has only the packages of DigitalOcean's Debian 13 image on which a site may rely. The site installs
+# everything else.
 BASE = Recipe(
     name="droplet",
     packages=(
@@ -54,7 +58,7 @@ BASE = Recipe(
 
 
 def build(recipe: Recipe) -> Path:
-    """Return the directory of the recipe's root file system, from the cache or built now (about half a minute)."""
+    """Return the directory of the recipe's root file system. If the cache lacks it, build it (about half a minute)."""
     sources = apt_sources()
     key = recipe.key(sources)
     root = CACHE / "roots" / key

@@ -79,7 +79,7 @@ class Environment:
 
     @property
     def _shared(self) -> list[str]:
-        """Options that make ssh use an open connection."""
+        """Options that make ssh use the open connection to a host."""
         return ["-o", f"ControlPath={self._sockets.name}/%C"]
 
     @cached_property

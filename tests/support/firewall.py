@@ -1,4 +1,4 @@
-"""The declared firewall. Tests change a copy and check that the difference is found."""
+"""The declared firewall. Tests change a copy of the declared firewall and check that the difference is found."""
 
 from __future__ import annotations
 

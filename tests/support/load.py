@@ -5,8 +5,8 @@
         running.phase("during"), release()
     assert not running.tally.lost
 
-A request is lost if it was sent and no 2xx answer came back. No request is repeated. If the server closes an idle
-connection, the client opens a new one, as any client does. If the new connection fails, the request is lost.
+A request is lost if it was sent and no 2xx answer came back. The clients never repeat a request. If the server closes
+an idle connection, the client opens a new one, as any client does. If the new connection fails, the request is lost.
 """
 
 from __future__ import annotations

@@ -27,7 +27,8 @@ def small_disk(droplet: Host, mebibytes: int, mount_point: str) -> Iterator[None
         # `-m 0` reserves no blocks for root, because the writer is root.
         run("mkfs.ext4", "-q", "-m", "0", FILE)
         device = run("losetup", "--find", "--show", FILE).strip()
-        # In a container nothing creates the device node. The container shares this machine's kernel.
+        # In a container, no program creates the device node of a loop device. The container shares this machine's
+        # kernel.
         droplet.check_output(f"mknod {NODE} b {LOOP} {device.removeprefix('/dev/loop')}")
         droplet.check_output(
             f"mkdir -p {mount_point} && mount {NODE} {mount_point} && chmod 700 {mount_point}"

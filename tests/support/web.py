@@ -26,7 +26,7 @@ def site(env: Environment, path: str = "") -> str:
 
 
 def the_apps_own(env: Environment) -> str:
-    """Return a path that reaches the app."""
+    """Return a path at which nginx passes requests to the app."""
     values = env.settings.values
     return values.webhook_path or values.public_paths[0]
 

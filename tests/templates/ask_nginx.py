@@ -143,7 +143,7 @@ def certify(tls: Path, domain: str, number: str) -> None:
 
 
 def connect(domain: str) -> HTTPConnection:
-    """Wait until nginx listens, and connect over TLS. Accept any certificate."""
+    """Wait until nginx listens, and connect over TLS with any certificate."""
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     connection = HTTPConnection(domain)

@@ -122,7 +122,7 @@ def test_without_a_key_no_connection_is_made(run: Any) -> None:
 
 @pytest.fixture
 def verify(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Return a function that runs verify.py's `main` with given answers of the droplet and of the web."""
+    """Return a function that runs `main` of verify.py with given answers from the droplet and the web."""
     program = runpy.run_path(str(ROOT / ".github/scripts/verify.py"))
 
     def verify(status: dict[str, Any], answer: int, *known: str) -> None:

@@ -1,4 +1,4 @@
-"""Tests of the lines in templates and files in which a mistake would be a security hole, without a droplet.
+"""Tests of those lines in templates and files in which a mistake would be a security hole. These tests need no droplet.
 
 tests/templates checks the files with Debian's own programs, and tests/droplet checks the effect of the files.
 """
@@ -105,7 +105,7 @@ def test_ufw_forwards_nothing_and_lets_in_ssh_and_the_web_alone(settings: Settin
 
 
 def servers(settings: Settings) -> dict[str, list[str]]:
-    """Return the lines of each server in nginx.conf, by the port."""
+    """Return the lines of each server in nginx.conf, by port."""
     blocks = re.findall(r"(?m)^    server \{\n(.*?)^    \}", nginx.configuration(settings).decode(), re.DOTALL)
     return {re.search(r"listen ([^;]+);", block)[1]: lines(block.encode()) for block in blocks}  # type: ignore[index]
 
@@ -310,7 +310,7 @@ def test_postgresql_s_files_are_checked_where_postgresql_is(settings: Settings) 
 
 
 def test_a_throwaway_container_gains_nothing_by_a_program_that_it_runs() -> None:
-    """A throwaway container, which loads foreign data, also sets no-new-privileges itself, besides daemon.json."""
+    """A throwaway container loads untrusted data, so its command sets no-new-privileges, just like daemon.json."""
     assert "--security-opt=no-new-privileges:true" in verify.CLOSED
     assert "--cap-drop=ALL" in verify.CLOSED
 

@@ -1,7 +1,7 @@
 """The variants of the bot. Each branch of this file is one way in which a release can differ. Most variants are broken.
 
 broken-version, broken-label and deaf-broken report a wrong version through the Dockerfile's arguments. 1.2.0, 1.3.0,
-broken-migration and broken-hang have one revision more. All other differences are in this file.
+broken-migration and broken-hang have one more revision. All other differences are in this file.
 """
 
 import atexit

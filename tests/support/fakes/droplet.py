@@ -214,7 +214,10 @@ class Droplet(Machine):
     # for the tests
 
     def reset(self) -> None:
-        """Reset the machine. Containers with a restart policy start again. Sockets and one-shot containers are gone."""
+        """Reset the machine.
+
+        Containers with a restart policy start again. After the reset, sockets and one-shot containers are gone.
+        """
         self.systemd.units.clear()
         for container in self.docker.containers:
             if container["one_off"]:
@@ -333,7 +336,7 @@ def change(droplet: Droplet, changes: Mapping[str, Any]) -> None:
 
 
 def stackctl(droplet: Droplet, *arguments: str) -> tuple[int, str]:
-    """Run stackctl. Return the exit code and the terminal's output."""
+    """Run stackctl. Run stackctl on the droplet, and return the exit code and the terminal's output."""
     out = StringIO()
     # A real fsync is slow. Each fsync counts as a moment at which stackctl can be killed.
     assert os.fsync is FSYNC, "another thread runs stackctl, and the last thread to end would leave its patch in place"

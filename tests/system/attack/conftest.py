@@ -3,9 +3,9 @@
 The report shows each attack's result with and without the defence, and how many requests the bot answered during the
 attack.
 
-A test uses the fixtures `attacker`, `serving` and `result`. First the test attacks in `for _ in serving.attacks()`.
-After that, the test removes the defence, attacks again under `serving.defence_out()`, and restores the defence. At the
-end the test calls `result("slow clients", got="…", control="…")`.
+A test uses the fixtures `attacker`, `serving` and `result`. First, the test attacks in a loop `for _ in
+serving.attacks()`. After that, the test removes the defence, attacks again under `serving.defence_out()`, and restores
+the defence. At the end the test calls `result("slow clients", got="…", control="…")`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,10 @@ FEWEST = 20
 
 @dataclass(frozen=True)
 class Row:
-    """A line of the table. `served` is the number of requests that the bot answered while the defence was in place."""
+    """A line of the table of attacks.
+
+    `served` is the number of requests that the bot answered while the defence was in place.
+    """
 
     attack: str
     got: str

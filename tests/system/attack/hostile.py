@@ -63,7 +63,7 @@ DROP SCHEMA IF EXISTS sec_app CASCADE;
 DROP OPERATOR IF EXISTS public.|| (name, name);
 DROP FUNCTION IF EXISTS public.sec_cat, public.pg_database_size(name), public.count(), public.set_config;
 """
-# The app could set these parameters while the app's role owned the database. Now the superuser owns the database.
+# The app could set these parameters as long as its role owned the database. Now the superuser owns the database.
 FORMER_SETTINGS = {
     "search_path": "public, pg_catalog",
     "role": "'pg_monitor'",
@@ -88,13 +88,16 @@ class App:
     login: str
 
     def asks(self, sql: str, *, fails: bool = False) -> str:
-        """Run SQL as the login role, which acts as the owner. Return the answer, or with `fails` the error."""
+        """Run SQL as the login role, which acts as the owner.
+
+        Return the answer, or return the error if `fails` is set.
+        """
         ran = self._psql(self.login, self.database, sql)
         assert bool(ran[0]) == fails, ran
         return ran[1]
 
     def superuser(self, sql: str, database: str = "postgres") -> str:
-        """Run SQL as a superuser of the tests, without the settings that protect a superuser in the app's database."""
+        """Run SQL as the superuser, without the settings that protect stackctl's sessions from the app's roles."""
         return self._psql("postgres", database, sql)[1]
 
     def ran_by(self) -> dict[str, set[str]]:

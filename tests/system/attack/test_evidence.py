@@ -73,7 +73,10 @@ def said_by_root(droplet: Host) -> str:
 
 
 def is_there(droplet: Host, mark: str) -> bool:
-    """Return whether the journal has the line. Search by its tag, because sudo also logs this command with the mark."""
+    """Return whether the journal has the line.
+
+    Search by the line's tag, because sudo also logs this command with the mark.
+    """
     return mark in droplet.check_output("journalctl -t evidence --no-pager --output=cat")
 
 

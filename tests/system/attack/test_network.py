@@ -161,7 +161,7 @@ def test_routing_through_the_droplet_over_ipv6(
 @pytest.fixture
 def beyond(droplet: Host) -> Iterator[None]:
     """Set up a stand-in for DigitalOcean's metadata service, which only the droplet can reach."""
-    assert machine_of(droplet) in DROPLETS  # never replace the real metadata service
+    assert machine_of(droplet) in DROPLETS  # a real droplet's metadata service must not be replaced
     steps = [
         "ip netns add beyond",
         "ip link add to-beyond type veth peer name eth0 netns beyond",

@@ -43,8 +43,8 @@ def unknown(droplet: Host) -> Iterator[None]:
 def unknown_in_the_end(droplet: Host) -> Iterator[None]:
     """Lift the ban once more after the last test.
 
-    A jail that restarts reads the last minutes of its log again, and may ban the attacker again. The attacker needs
-    access in the next suite.
+    A jail that restarts reads the last minutes of its log again, and may ban the attacker again. The attacker must not
+    be banned when the next suite starts.
     """
     yield
     time.sleep(5)
@@ -53,7 +53,7 @@ def unknown_in_the_end(droplet: Host) -> Iterator[None]:
 
 @pytest.fixture
 def nginx_alone(droplet: Host) -> Iterator[None]:
-    """Stop the jails, so that only nginx defends itself."""
+    """Stop fail2ban's jails, so that nginx is the only defence."""
     with without_jail(droplet, "nginx-refusals", "nginx-floods"):
         yield
 
@@ -93,7 +93,7 @@ def site(lab: Environment, path: str = "/nothing") -> str:
 
 
 def statuses(attacker: Host, lab: Environment, options: str) -> Counter[str]:
-    """Return how often each status came back. The status 000 means no answer."""
+    """Return the number of answers with each status. The status 000 means no answer."""
     said = attacker.run(f"curl -sS -4 -o /dev/null -w '%{{http_code}}\\n' --max-time 10 {lab.trust} {options}").stdout
     return Counter(said.split())
 

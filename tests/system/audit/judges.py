@@ -28,7 +28,7 @@ class Item:
 
 
 def index(items: list[Item]) -> int:
-    """Compute the index as lynis does."""
+    """Compute the hardening index as lynis does."""
     return sum(item.got for item in items) * 100 // sum(item.of for item in items)
 
 

@@ -1,4 +1,7 @@
-"""A release loses no request, and a bad release is undone. `make load` and `make faults` test releases at length."""
+"""A release loses no request, and a bad release is undone.
+
+`make load` and `make faults` test releases more thoroughly.
+"""
 
 from __future__ import annotations
 
@@ -27,12 +30,12 @@ def live(droplet: Host) -> str:
 
 @pytest.fixture
 def other(live: str) -> str:
-    """Return whichever of the tags 1.0.0 and 1.1.0 is not live. The two images have the same content."""
+    """Return whichever of the tags 1.0.0 and 1.1.0 is not live. The images 1.0.0 and 1.1.0 have the same content."""
     return "1.1.0" if live == "1.0.0" else "1.0.0"
 
 
 def remains(droplet: Host) -> dict[str, Any]:
-    """Return the parts of the status that must be unchanged after a release is undone."""
+    """Return the parts of `stackctl status` that must be unchanged after a release is undone."""
     report = status(droplet)
     return {key: report[key] for key in ("release", "active", "worker", "kept", "webhook", "problems")}
 

@@ -15,7 +15,7 @@ ORDER = ("test_release", "defences", "recovery", "test_other_team")
 
 @pytest.fixture(scope="session", autouse=True)
 def _in_the_lab_alone(lab: Environment) -> None:
-    """Require the lab for tests that do not take `lab` themselves."""
+    """Require the lab for tests that do not use the fixture `lab` themselves."""
 
 
 @pytest.hookimpl(tryfirst=True)

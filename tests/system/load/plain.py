@@ -68,7 +68,7 @@ def serve() -> None:
 
 def down() -> None:
     if NGINX_CONF_BEFORE.exists():
-        # Write in place, so that the file's owner and mode stay.
+        # The file is written in place, so that its owner and mode stay.
         NGINX_CONF.write_bytes(NGINX_CONF_BEFORE.read_bytes())
         subprocess.run(["systemctl", "reload", "nginx"], check=True)
     label = f"label=com.docker.compose.project={SCRATCH.name}"

@@ -1,6 +1,6 @@
 """Only one worker works at a time.
 
-It does one job after another, and finishes its job before it stops. These tests keep the queue in memory.
+The worker does one job after another, and finishes its job before it stops. These tests keep the queue in memory.
 """
 
 import asyncio

@@ -24,8 +24,8 @@ def main() -> int:
         print(f"marketplace-bot cannot start: {problem}", file=sys.stderr)
         return 2
     logs.configure(settings)
-    # PID 1 receives no signal without a handler. After a KeyboardInterrupt, psycopg cancels the statement for which it
-    # waits.
+    # As PID 1, this process gets only signals for which it has a handler. After a KeyboardInterrupt, psycopg cancels
+    # the statement for which it waits.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         return {"web": _web, "worker": _worker, "migrate": _migrate, "schema": _schema}[command](settings)

@@ -65,7 +65,7 @@ def connect(url: URL) -> AsyncEngine:
         max_overflow=0,
         pool_timeout=10,
         pool_pre_ping=True,
-        hide_parameters=True,  # Errors must not show parameters, because messages of people do not belong in the log.
+        hide_parameters=True,  # people's messages do not belong in the log, so errors must not show parameters
         connect_args={
             "connect_timeout": 5,
             "application_name": "marketplace-bot web",
@@ -89,5 +89,5 @@ async def forget_what_is_old(session: AsyncSession) -> None:
         delete(SeenUpdate).where(SeenUpdate.seen_at < func.now() - REMEMBER),
         delete(Job).where(Job.finished_at < func.now() - REMEMBER),
     ):
-        # The session holds none of the deleted rows, so SQLAlchemy need not fetch them, perhaps many, for a comparison.
+        # The session holds none of the deleted rows, so SQLAlchemy need not fetch these rows for a comparison.
         await session.execute(old, execution_options={"synchronize_session": False})

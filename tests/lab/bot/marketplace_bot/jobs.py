@@ -58,8 +58,8 @@ class Jobs:
         reached.
         """
         connection = await AsyncConnection.connect(
-            # The parts of the URL are passed separately, because libpq would need another encoding of the password in a
-            # URL.
+            # The parts of the URL are passed separately, because libpq would expect a different encoding of the
+            # password in a URL.
             host=url.host,
             port=url.port or 5432,
             user=url.username,

@@ -46,9 +46,9 @@ def configure(settings: Settings) -> None:
 
 
 def cause(error: Exception) -> dict[str, Any]:
-    """Return the fields that explain an error.
+    """Return the fields that explain an error, which are its message and traceback.
 
-    These are its message and its traceback, but no traceback of a database's error.
+    Omit the traceback of a database's error.
     """
     traceback = None if isinstance(error, SQLAlchemyError) else error
     return {"error": f"{type(error).__name__}: {error}", "exc_info": traceback}

@@ -34,7 +34,7 @@ class Settings:
     def secrets(self) -> tuple[str, ...]:
         """Return every form in which a library might print a secret.
 
-        This includes the secret as given, and decoded from its URL.
+        The forms are the secret as given, and the secret decoded from its URL.
         """
         redis_password = urlsplit(self.redis_url).password or ""
         return (

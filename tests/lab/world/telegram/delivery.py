@@ -31,14 +31,17 @@ Answer = dict[str, Any]
 class Backoff:
     """The delay between attempts for one update.
 
-    There is no delay after the first failure, and then 2, 4, 8 … seconds.
+    The delay is 0 after the first failure, and 2, 4, 8 … seconds after further failures.
     """
 
     failures: int = 0
     delay: int = 1
 
     def after_failure(self, retry_after: int) -> int:
-        """Return the seconds to wait now. `retry_after` is the delay for which the webhook asked, or 0."""
+        """Return the seconds to wait after this failure.
+
+        `retry_after` is the delay for which the webhook asked, or 0.
+        """
         wait = min(retry_after, MAX_RETRY_AFTER)
         if not retry_after and self.failures:
             self.delay = min(self.delay * 2, MAX_DELAY)
@@ -89,7 +92,10 @@ class Trust:
         self._context: ssl.SSLContext | None = None
 
     def context(self) -> ssl.SSLContext:
-        """Return one object until the file changes, because aiohttp shares connections per context. Raise OSError."""
+        """Return the same object until the file changes, because aiohttp shares connections only within an SSL context.
+
+        Raise OSError.
+        """
         stat = self._path.stat()
         seen = (stat.st_mtime_ns, stat.st_ino)
         if self._context is None or seen != self._seen:
@@ -237,7 +243,10 @@ def connection_error(error: Exception) -> str:
 
 
 def seconds(retry_after: str) -> int:
-    """Return the seconds of a Retry-After header, or 0 if the header has another form. Telegram also ignores a date."""
+    """Return the seconds of a Retry-After header, or 0 if the header has another form.
+
+    Telegram also ignores a date in this header.
+    """
     return int(retry_after) if re.fullmatch("[0-9]{1,9}", retry_after) else 0
 
 

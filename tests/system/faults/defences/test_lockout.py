@@ -253,7 +253,7 @@ def test_a_confirmation_without_a_trial_is_refused(lab: Environment, droplet: Ho
 
 
 def test_root_logs_in_at_the_console_with_a_password(lab: Environment, droplet: Host) -> None:
-    """Log in as through DigitalOcean's recovery console, after "Reset root password", for when SSH is broken."""
+    """If SSH is broken, root can log in at DigitalOcean's recovery console, after "Reset root password"."""
     there = by_name(name_of(droplet))
     locked = machine.inside(there, "getent", "shadow", "root").split(":")[1]
     machine.inside(there, "chpasswd", stdin="root:a password for the console\n")

@@ -117,8 +117,8 @@ def counted(address: str) -> str:
 def test_nginx_s_log_has_the_64_of_an_ipv6_client(rest: list[int]) -> None:
     """nginx and Python shorten an IPv6 address in the same way.
 
-    Both shorten the longest run of zero groups, if it has at least two groups. If several runs are equally long, both
-    shorten the first.
+    The two shorten the longest run of zero groups, if that run has at least two groups. If several runs are equally
+    long, nginx and Python shorten the first run.
     """
     address = IPv6Address(b"".join(group.to_bytes(2, "big") for group in [0x2001, *rest]))
     assert IPv6Address(counted(str(address))) == ip_network((address, 64), strict=False)[0]

@@ -1,4 +1,4 @@
-"""A fault in group_data stops the run before any change. The error message names the value and the remedy."""
+"""A fault in group_data stops the run before any change. The error message names the faulty value and the remedy."""
 
 from __future__ import annotations
 

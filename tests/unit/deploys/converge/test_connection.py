@@ -63,7 +63,7 @@ def sshd() -> Iterator[int]:
 
 @pytest.fixture
 def said(tmp_path: Path) -> Iterator[Callable[..., str]]:
-    """Connect to `droplet` with this ssh_config and these known hosts. Yields a function that returns the error."""
+    """Yield a function that connects to `droplet` with a given key and known hosts, and returns the error."""
     key = tmp_path / "id"
     paramiko.ECDSAKey.generate().write_private_key_file(str(key))
 

@@ -1,6 +1,6 @@
 """An isolated droplet does nothing that others notice.
 
-An ordinary converge does not end the isolation. Only a promotion does.
+Only a promotion ends the isolation. An ordinary converge does not end it.
 """
 
 from __future__ import annotations

@@ -115,7 +115,7 @@ CASES: list[tuple[type[FactBase[Any]], str, Any]] = [
     (RolesAsDeclared, "t\nt\n", True),
     (RolesAsDeclared, "t\nf\n", False),
     (RolesAsDeclared, "f\nt\n", False),
-    (RolesAsDeclared, "t\n", False),  # PostgreSQL refused one of two queries
+    (RolesAsDeclared, "t\n", False),  # PostgreSQL refused one of the two queries
     (RolesAsDeclared, "", False),
     (ComposeServices, "\n".join(map(json.dumps, INSPECTED)), SERVICES),
     (ComposeServices, "", {}),

@@ -245,7 +245,7 @@ def test_a_year_of_prunes_needs_no_person_but_a_gap_does(
 def seven_forgeries(now: datetime) -> list[Stored]:
     """Forge seven backups as an intruder would.
 
-    All are sent at the same time, with high numbers and dates a month apart.
+    The seven forgeries have high numbers and dates a month apart, and are sent at the same time.
     """
     dates = [datetime(2027, month, 1, tzinfo=UTC) for month in range(1, 8)]
     files = {DUMP: File(1000, SHA256)}

@@ -80,7 +80,7 @@ def test_a_manifest_without_an_end_is_one_line(ours: Repository, tmp_path: Path)
 
 
 def test_a_locked_repository_names_its_holder(ours: Repository, tmp_path: Path) -> None:
-    """stackctl reads both forms of restic's message about a lock, because restic 0.17 changed the message."""
+    """The client reads both forms of restic's message about a lock, because restic 0.17 changed the message."""
     for said in ("unable to create lock in backend: repository is already", "Fatal: unable to create lock: already"):
         program(tmp_path, f"echo '{said} locked by PID 7 on bot\nuse unlock' >&2; exit 11")
         with pytest.raises(

@@ -54,7 +54,7 @@ def redis(user: RedisUser, *, starts_with: tuple[str, ...], exclusive: bool, exe
     [
         (["new"], 0, 0),
         (["old"], 1, 1),
-        (["old", "new"], 0, 1),  # a converge was interrupted
+        (["old", "new"], 0, 1),  # an earlier converge was interrupted
         ([], 0, 1),  # the user does not exist yet
     ],
 )

@@ -249,7 +249,7 @@ def test_a_secret_that_is_changed_by_hand_is_explained_and_nothing_is_done(
 
 def test_every_secret_is_explained() -> None:
     known = {*SECRETS, *BY_HAND}
-    assert {*GOOD} - known == {"STRIPE_API_KEY"}  # one of the app's own secrets
+    assert {*GOOD} - known == {"STRIPE_API_KEY"}  # STRIPE_API_KEY is one of the app's own secrets
     assert APP_SECRET.after
 
 
@@ -281,7 +281,7 @@ def test_a_token_that_its_issuer_refuses_changes_nothing(
 
 
 def test_a_check_that_meets_a_lock_undoes_the_rotation(operator: Operator) -> None:
-    """The check meets the lock after the converge, when the droplet already has the new value."""
+    """The rotation is undone if its last check meets a lock, although the droplet already has the new value."""
     operator.ends = [0, 0, LOCKED]
     assert operator.rotates("OFFSITE_PASSWORD", "--yes") == FAILED
     assert [step for step, _ in operator.ran] == [OPENS, "deploys/site.py", SHOWS, "deploys/site.py"]

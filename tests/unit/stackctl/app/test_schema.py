@@ -1,4 +1,4 @@
-"""The schema's revisions decide which releases can run. An image reports the revisions."""
+"""The schema's revisions decide which releases can run. Each image reports the revisions that it knows."""
 
 import json
 from itertools import combinations

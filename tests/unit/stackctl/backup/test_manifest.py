@@ -287,7 +287,7 @@ def test_a_link_or_fifo_is_a_fault_even_with_the_right_content(
 
 def test_a_file_that_the_manifest_does_not_list_is_a_fault(whole: tuple[Path, Manifest]) -> None:
     directory, told = whole
-    (directory / f"{NAME}.new").touch()  # left by a save that was killed
+    (directory / f"{NAME}.new").touch()  # a killed save leaves this file
     assert manifest.differing(directory, told) == []
     (directory / "x\x1b[2J").mkdir()
     assert manifest.differing(directory, told) == [r"'x\x1b[2J' is not named in the manifest"]

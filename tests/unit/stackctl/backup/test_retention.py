@@ -32,7 +32,7 @@ def test_seven_nights_stay_here() -> None:
 
 
 def test_a_year_keeps_days_weeks_and_months() -> None:
-    """The first night is Monday 24 November 2025, the 365th is Monday 23 November 2026."""
+    """The first night is Monday 24 November 2025, and the 365th night is Monday 23 November 2026."""
     days = list(range(359, 366))
     weeks = [350, 357, 364, 365]  # Sundays, and the newest night of the current week
     # The last nights of months (30 June, 31 July, …), and the newest night of November.

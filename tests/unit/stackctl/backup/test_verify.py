@@ -1,4 +1,4 @@
-"""stackctl verifies backups, even if a constraint rejects rows of the dump."""
+"""stackctl verifies backups, even backups in which a constraint rejects rows of the dump."""
 
 import time
 from pathlib import Path

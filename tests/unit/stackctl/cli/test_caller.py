@@ -52,7 +52,7 @@ def process(proc: Path, pid: int, parent: int, exe: str, *, uid: int = 0, name: 
 
 @pytest.fixture
 def proc(tmp_path: Path) -> Path:
-    """Create a /proc with stackctl, sudo, a shell, the session's two processes and sshd."""
+    """Create a fake /proc with stackctl, sudo, a shell, the session's two processes and sshd."""
     proc = tmp_path / "proc"
     process(proc, 1, 0, "/usr/lib/systemd/systemd")
     process(proc, 10, 1, "/usr/sbin/sshd")

@@ -65,7 +65,7 @@ def test_status_during_a_release_says_what_is_under_way(live: Droplet) -> None:
     assert (at["op"], at["tag"], at["by"], at["step"]) == ("release", "1.1.0", "root", "watch")
     assert shown[0].endswith("1.1.0 in green but not recorded yet")
     assert f"under way   release 1.1.0 by root since {at['since'][:19]}, at watch" in shown
-    # the status after the release was killed
+    # this is the status after the release was killed
     assert status(left)[1]["under_way"] is None
     assert rows(left)[0].endswith("1.1.0 in green but never recorded, because a release was interrupted")
 

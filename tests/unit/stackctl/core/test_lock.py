@@ -227,7 +227,7 @@ def test_no_signal_ends_half_an_upgrade_and_a_failed_one_says_so(tmp_path: Path)
 
 
 def test_a_full_disk_does_not_prevent_locking(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a full disk, a run can take the lock, and the message names no former holder."""
+    """On a full disk, a run can still take the lock, and the message names no former holder."""
 
     def full(*_arguments: object) -> None:
         raise OSError(28, "No space left on device")

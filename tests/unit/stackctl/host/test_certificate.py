@@ -325,7 +325,10 @@ def test_a_dangling_link_is_reported(certified: Edge) -> None:
 
 
 def test_a_name_without_dns_is_reported_before_the_authority_is_asked(edge: Edge) -> None:
-    """stackctl looks up the name itself. The authority needs most of a minute, and allows few failures per hour."""
+    """stackctl looks up the name itself.
+
+    The authority would need most of a minute to answer, and allows few failures per hour.
+    """
     edge.programs["getent"] = lambda words: Result(2) if words == ["ahosts", DOMAIN] else Result(0)
     code, shown = stackctl(edge, "certificate")
     assert code == 1

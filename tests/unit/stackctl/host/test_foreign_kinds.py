@@ -92,7 +92,7 @@ KINDS: dict[str, tuple[Callable[[Droplet], None], str, str]] = {
         "/etc/sudoers.d/90-cloud-init-users",
         "remove",
     ),
-    # programs that run by themselves
+    # kinds of programs that run by themselves
     "a job": (put("etc/cron.d/job", "* * * * * root sh\n"), "/etc/cron.d/job", "remove"),
     "a user's job": (put("var/spool/cron/crontabs/root", "* * * * * sh\n"), "/var/spool/cron/crontabs/root", "remove"),
     "a daily script": (put("etc/cron.daily/job"), "/etc/cron.daily/job", "remove"),

@@ -164,7 +164,7 @@ def test_a_kill_during_begin_changes_nothing(bot: Droplet) -> None:
 
 
 def test_an_unconfirmed_change_is_reverted_after_two_minutes(bot: Droplet) -> None:
-    """An unconfirmed change is reverted after the two minutes in the documentation."""
+    """An unconfirmed change is reverted after the two minutes that the documentation states."""
     assert trial.CONFIRM_TIMEOUT_S == 120
     stackctl(bot, "trial", "begin", "ssh")
     change(bot)

@@ -97,7 +97,7 @@ def test_a_look_that_fails_once_or_twice_is_a_mishap(live: Watched) -> None:
 
 
 def test_a_rollback_looks_at_no_page(live: Watched) -> None:
-    """A rollback requests no page, because even a page that fails must not prevent a rollback."""
+    """A rollback requests no page, because a page that fails must not prevent a rollback."""
     assert released(live, "1.2.0")[0] == 0
     site(live, "/")
     live.app |= {"pages": {"/": 500}}

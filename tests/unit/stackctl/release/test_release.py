@@ -134,7 +134,10 @@ def test_a_bad_environment_is_refused(fresh: Droplet, content: bytes | None) -> 
 
 
 def test_secrets_of_releases_that_are_kept_are_masked_though_the_declared_ones_have_changed(live: Droplet) -> None:
-    """Secrets of kept releases are masked, because logs may contain them. The fake checks the output for secrets."""
+    """Secrets of kept releases are masked, because logs may contain them.
+
+    The fake droplet checks the output for secrets.
+    """
     changed = {name: f"another-{value}" for name, value in ENVIRONMENT.items() if name == "TOKEN"}
     live.paths.next_environment.write_bytes(canonical({**ENVIRONMENT, **changed}))
     live.docker.new_containers = {"web": ENDED}

@@ -42,7 +42,7 @@ def test_more_good_answers_make_it_no_worse(before: Tally, since: Tally, more: i
     [
         (Tally(0, 0), Tally(0, 0), False),
         (Tally(0, 0), Tally(3, 3), True),  # no client sent a request before the flip
-        (Tally(1000, 0), Tally(60, 3), False),  # a rise of 5 in 100
+        (Tally(1000, 0), Tally(60, 3), False),  # 5 more errors in 100 requests
         (Tally(1000, 0), Tally(59, 3), True),
         (Tally(100, 10), Tally(100, 15), False),
         (Tally(100, 10), Tally(100, 16), True),

@@ -312,7 +312,7 @@ def test_maintenance_is_a_file_that_nginx_looks_for(live: Droplet) -> None:
 
 
 def test_after_a_kill_behind_the_handover_boot_mixes_no_versions(live: Droplet) -> None:
-    """After a kill between the worker's handover and the record, boot starts app and worker in the same version."""
+    """If a release is killed before it is recorded, boot starts app and worker in the same version."""
     current = state.load(live.paths)
     assert stackctl(live, "release", "1.2.0")[0] == 0
     state.save(live.paths, current)

@@ -65,7 +65,7 @@ def test_the_settings_are_those_that_change_what_we_ask() -> None:
 def test_the_superuser_asks_nothing_in_the_apps_database(live: Droplet) -> None:
     """The superuser runs no query in the app's database.
 
-    As superuser, only `pg_dump` and `pg_amcheck` connect to it, because they protect themselves.
+    As superuser, only `pg_dump` and `pg_amcheck`, which protect themselves, connect to the app's database.
     """
     assert stackctl(live, "backup")[0] == 0
     assert stackctl(live, "status")[0] == 0
@@ -74,7 +74,7 @@ def test_the_superuser_asks_nothing_in_the_apps_database(live: Droplet) -> None:
 
 
 def test_what_is_counted_is_read_by_copy_as_a_role_that_can_change_nothing(live: Droplet) -> None:
-    """Rows are read by COPY, because for `SELECT count(*)` the planner may run functions of the app."""
+    """Rows are read with `COPY`, because the planner may run functions of the app for a `SELECT count(*)`."""
     assert stackctl(live, "backup")[0] == 0
     assert not [line for line in asked(live) if "count(*) FROM ONLY" in line]
     sessions = [call for call in live.calls if call[-2] == "--username=stackctl_reader"]

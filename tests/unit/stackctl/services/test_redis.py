@@ -1,4 +1,7 @@
-"""A dump of Redis ends with the data. No link in Redis's directory, which belongs to uid 999, misleads root."""
+"""A dump of Redis contains nothing after the data.
+
+No link in Redis's directory, which belongs to uid 999, misleads root.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,7 @@ AOF = "appendonlydir"
 @pytest.mark.parametrize("mark", [b"", b"06e2c66bc318c5c3c8d32a4df8bf2538e8db3e362"[:40]])
 @pytest.mark.parametrize("data", [DATA, DATA * 3, b""])
 def test_the_marker_after_the_stream_is_not_in_the_dump(tmp_path: Path, data: bytes, mark: bytes) -> None:
-    """The dump lacks the marker at the stream's end, because Redis refuses an append-only file with the marker."""
+    """The dump lacks the marker at the stream's end, because no append-only file can begin with a marked dump."""
 
     class Answering(Machine):
         def run(self, *_: object, stdout: Path | None = None, **__: object) -> Result:
@@ -43,7 +46,7 @@ def test_the_marker_after_the_stream_is_not_in_the_dump(tmp_path: Path, data: by
 def test_a_droplet_without_a_password_of_the_administrator_is_told_how_it_gets_one(tmp_path: Path) -> None:
     """A droplet from before November 2026 may lack the password of Redis's administrator.
 
-    The error says how to create it.
+    The error says how to create the password.
     """
     with pytest.raises(FailedError, match=r"redis/administrator is missing\. Next: make site"):
         Redis(Docker(Machine()), Paths("bot", tmp_path)).keys()
@@ -132,7 +135,7 @@ def test_a_link_of_uid_999_leads_to_no_file_of_root_s(
 def test_a_link_or_fifo_in_a_backup_is_not_copied_to_redis(
     there: Path, rdb: Path, outside: Path, plant: Callable[[Path, Path], None], kind: str
 ) -> None:
-    """In attack S8, a restore copied the target of a link, a file of the host, for uid 999 to read."""
+    """In attack S8, a restore followed a link and made a copy of a file of the host, which uid 999 could read."""
     rdb.unlink()
     plant(rdb, outside)
     with pytest.raises(FailedError, match=kind):

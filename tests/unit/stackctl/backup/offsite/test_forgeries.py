@@ -161,7 +161,7 @@ def test_a_forgery_s_number_is_not_followed(live: Droplet) -> None:
 def test_a_backup_that_was_sent_late_is_in_doubt_and_blocks_nothing(live: Droplet) -> None:
     nights(live, 1)
     late = NOON + 5 * DAY + timedelta(hours=1)
-    for number in (5, 4, 3, 2):  # the order of uploads after an outage
+    for number in (5, 4, 3, 2):  # after an outage, the newest is uploaded first
         planted(live, dated(number), stored=late)
     assert asked(live).id == dated(5).id
     assert asked(live, dated(3).id).id == dated(3).id

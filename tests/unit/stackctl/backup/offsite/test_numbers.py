@@ -21,7 +21,7 @@ from tests.support.offsite_backups import DAY, asked, dated, nights, planted, st
 def test_the_latest_is_the_newest_night_s_after_the_droplet_was_put_back(live: Droplet, newer: int) -> None:
     """The storage has the backups 8 to 15.
 
-    The droplet is put back to backup 10, and an older stackctl continues with number 11.
+    The droplet is put back to the state after backup 10, and an older stackctl continues with number 11.
     """
     nights(live, *range(8, 16))
     for number in range(16, 16 + newer):
