@@ -96,7 +96,7 @@ def test_security_headers_are_on_every_answer(outside: Host, env: Environment, p
 
 
 def assert_hardened(answer: str) -> None:
-    """Require the headers that restrict browsers, and no header with the version of nginx (dev-sec nginx-08, nginx-15)."""
+    """Require the headers that restrict browsers, and no header with nginx's version (dev-sec nginx-08, nginx-15)."""
     answer = answer.lower()
     assert "x-content-type-options: nosniff" in answer
     assert [f"{name}: {value}".lower() in answer for name, value in HEADERS.items()] == [True] * len(HEADERS)
