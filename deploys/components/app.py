@@ -62,7 +62,7 @@ def app(settings: Settings) -> None:
 
 
 def compose_files(settings: Settings) -> dict[Path, bytes]:
-    """Render app.yaml, and worker.yaml if there is a worker. No secret is in these files."""
+    """Render app.yaml, and worker.yaml if there is a worker. The Compose files contain no secrets."""
     values, paths = settings.values, settings.paths
     telegram = [PREVIOUS_SECRET] if values.webhook_path else []
     return {

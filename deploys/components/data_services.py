@@ -169,7 +169,7 @@ def _redis_accepts(image: str, conf: str) -> str:
     """
     mount = f"--mount type=bind,source={conf},target=/redis.conf,readonly"
     apart = "--rm --network none --user 999:999 --cap-drop ALL"
-    # Redis also exits immediately if it has no port and no socket. So this test gives Redis a socket in the container.
+    # Redis also exits immediately if it has no port and no socket. So the test gives Redis a socket in the container.
     server = "timeout 2 redis-server /redis.conf --port 0 --unixsocket /tmp/redis.sock --dir /tmp --save ''"
     return f"docker run {apart} {mount} --entrypoint '' {shlex.quote(image)} {server}; test $? = 124"
 

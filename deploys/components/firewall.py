@@ -31,7 +31,7 @@ def firewall(settings: Settings) -> None:
 
 
 def ssh_rules(settings: Settings) -> list[str]:
-    """Return the rules for port 22 in the form that ufw prints. In this form, a single address has no /32."""
+    """Return the rules for port 22 in the form that ufw prints. ufw prints a single address without /32."""
     sources = settings.values.sshd_allowed_from
     return [
         f"from {source.network_address if source.num_addresses == 1 else source} to any port 22 proto tcp"

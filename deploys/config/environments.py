@@ -10,7 +10,7 @@ from typing import Any
 
 try:
     from pyinfra.api.exceptions import PyinfraError
-except ModuleNotFoundError:  # CI's scripts have no pyinfra, only the standard library
+except ModuleNotFoundError:  # CI's scripts run without pyinfra
     PyinfraError = Exception  # type: ignore[misc, assignment]
 
 _ROOT = Path(__file__).parents[2]

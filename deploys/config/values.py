@@ -93,8 +93,8 @@ def _domain(value: str) -> str:
             written = ""
         raise ValueError(f"has letters other than a to z. Next: write the name in punycode{written}")
     label = "[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
-    # The last label needs a letter, because otherwise the name could be an IP address. A label has at most 63 octets,
-    # and a name has at most 253 octets (RFC 1035, 2.3.4).
+    # The last part of a domain must have a letter, because otherwise the text could be an IP address. A label has at
+    # most 63 octets, and a name has at most 253 octets (RFC 1035, 2.3.4).
     if len(value) > 253 or not re.fullmatch(rf"({label}\.)+(?=[a-z0-9-]*[a-z]){label}", value):
         raise ValueError(
             "is malformed. Next: write a name such as bot.your-domain.dev, in lower case, without https://"

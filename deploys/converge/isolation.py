@@ -1,4 +1,4 @@
-"""Decides whether a droplet is isolated if group_data does not say whether the droplet is isolated."""
+"""Decides whether a droplet is isolated if `isolated` is not set in group_data."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 pyinfra's dry run prints each diff on standard error as soon as it finds a difference, and then prints the plan as JSON.
 `python -m deploys.converge.plan inventories/prod.py --json` prints JSON instead of a summary: {"hosts": {host:
-[operation, …]}, "changed": number of hosts, "foreign": {host: [finding, …]}}. The exit code is 0 with and without
+[operation, …]}, "changed": number of hosts, "foreign": {host: [finding, …]}}. The exit code is 0, even if the plan has
 changes. If pyinfra fails, the program exits with pyinfra's exit code.
 """
 

@@ -42,9 +42,9 @@ UNREADABLE = 0
 class PostgresMajor(FactBase[int | None]):
     """The major version of PostgreSQL that created a data directory. None if the directory holds no database.
 
-    PG_VERSION belongs to uid 999, so an intruder in the container may have replaced the file. Therefore this fact
-    follows no link, waits for no FIFO, and reads only a few bytes. The fact returns nothing but a version, because the
-    file could contain anything that root can read.
+    PG_VERSION belongs to uid 999, so an intruder in the container may have replaced the file. Therefore the fact
+    PostgresMajor follows no link, waits for no FIFO, and reads only a few bytes. The fact returns nothing but a
+    version, because the file could contain anything that root can read.
     """
 
     def command(self, path: str) -> StringCommand:

@@ -37,7 +37,7 @@ class HasAddress(FactBase[bool]):
 
 
 class HalfInstalled(FactBase[bool]):
-    """Whether an interrupted dpkg left packages unpacked or unconfigured."""
+    """Whether an interrupted dpkg left packages that are unpacked but not configured."""
 
     @staticmethod
     def default() -> bool:

@@ -1,8 +1,8 @@
 """Facts about ufw and about the kernel's chains.
 
 `ufw status` lists no rule while ufw is inactive, so the rules are read from `ufw show added`. ufw calls itself active
-even if no rule jumps to ufw's chains, and ufw lists rules from its files, not from the kernel. So this fact reads the
-chains in the kernel, and also the chains that ufw would load from its files (in an empty network namespace).
+even if no rule jumps to ufw's chains, and ufw lists rules from its files, not from the kernel. So the fact Ufw reads
+the chains in the kernel, and also the chains that ufw would load from its files (in an empty network namespace).
 """
 
 from __future__ import annotations

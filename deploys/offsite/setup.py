@@ -2,8 +2,9 @@
 
 Without make, use `python -m deploys.offsite.setup inventories/prod.py`. The program runs on the operator's machine with
 the operator's keys. Afterwards, both the operator's password and the droplet's password open the repository. If only
-one of the two passwords opens the repository, the program uses that password to add the other password. A second run
-changes nothing. A new repository gets a new ledger (look.py). The exit code is 0 after success, and 1 after a failure.
+one of the two passwords opens the repository, the program uses that password to add the other password. A second run of
+the program changes nothing. A new repository gets a new ledger (look.py). The exit code is 0 after success, and 1 after
+a failure.
 """
 
 from __future__ import annotations

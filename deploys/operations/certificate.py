@@ -15,7 +15,7 @@ from stackctl.host.certificate import CHAIN, KEY, NGINX_GROUP
 def self_signed_certificate(tls: str, *, domain: str) -> Commands:
     """If nginx has no certificate, create a self-signed one in `tls`/placeholder and link `tls`/current to it.
 
-    A certificate whose key nginx's workers can't read counts as missing.
+    A certificate counts as missing if nginx's workers can't read the private key.
     """
     key = host.get_fact(FileState, path=f"{tls}/current/{KEY}")
     if key and (key["mode"], key["owner"], key["group"]) == ("640", "root", NGINX_GROUP):

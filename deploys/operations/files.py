@@ -42,9 +42,9 @@ def atomic_file(  # noqa: PLR0913 - a file has this many properties
 
     + notify: the handler that puts the file in force. The handler is marked as pending before the change.
     + validate: a shell command that tests the new file before the old file is replaced. `%s` stands for the path of the
-      new file, as in Ansible. If the test fails, the old file stays.
-    + secret: whether `--diff` hides the content. Even without `secret`, the content is sent over standard input, and
-      never in an argument list.
+      new file, as in Ansible. If the test fails, the old file is kept.
+    + secret: whether pyinfra's `--diff` hides the content. Even without `secret`, the content is sent over standard
+      input, and never in an argument list.
     """
     declared.of(host).files.add(dest)
     found = host.get_fact(FileState, path=dest)

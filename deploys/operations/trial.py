@@ -120,14 +120,14 @@ def _run_by_new_login(host: Host, command: str) -> tuple[int, str]:
 def _revert_notice(host: Host, trial: str) -> str:
     """Return a message that says when the droplet reverts the change.
 
-    Ask the droplet over the old connection, if that connection still works.
+    If the old connection still works, ask the droplet over the old connection.
     """
     record = QuoteString(str(Paths(host.data.app).trial_record(trial)))
     try:
         asked, said = host.run_shell_command(
             StringCommand("if test -e", record, "; then cat", record, "; fi"), _sudo=True
         )
-    except Exception:  # the old connection no longer works
+    except Exception:  # any error means that the old connection no longer works
         asked = False
     if not asked:
         return (

@@ -26,7 +26,8 @@ def boot(stack: Stack) -> None:
     """
     half = unfinished_restore.load(stack.paths)
     if half and not half.placed:
-        durable.write(stack.paths.maintenance, b"", 0o644)  # a killed restore may have left the site open
+        # close the site, because a killed restore may have left the site open
+        durable.write(stack.paths.maintenance, b"", 0o644)
         _each(stack, app=stop_app, worker=stop_worker, data=_start_data)
         stack.log.emit("app", "failed", half.remedy)
         return
@@ -79,7 +80,7 @@ def _worker_differs(stack: Stack, current: State) -> bool:
 
 
 def recover(stack: Stack) -> str:
-    """Bring back the web and worker containers of the recorded release. `boot` does the same after a restart."""
+    """Bring back the web and worker containers of the recorded release. `boot` does the same."""
     _bring_back(stack)
     start_worker(stack)
     webhook.mend_and_tell(stack)

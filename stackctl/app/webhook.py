@@ -114,7 +114,7 @@ class Look:
 def look(paths: Paths, config: Config, machine: Machine, current: State) -> Callable[[], Look]:
     """Send a request to Telegram, and return a function that waits for the answer.
 
-    `status` does other work meanwhile.
+    `status` runs its other checks before the call of this function.
     """
     try:
         live = _of_live(paths, config, current)

@@ -32,7 +32,7 @@ def text(paths: Paths) -> str:
 
 
 def table(made: Sequence[Manifest]) -> list[str]:
-    """Return a header and a line per backup, newest first, or an empty list if there is no backup."""
+    """Return a header and a line for each backup, newest first, or an empty list if there is no backup."""
     return _table(COLUMNS, [_row(one) for one in reversed(made)])
 
 

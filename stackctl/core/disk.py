@@ -1,4 +1,7 @@
-"""Computes the disk space that an action needs, and checks that this space is free. A full disk stops PostgreSQL."""
+"""Computes the disk space that an action needs, and checks that this space is free.
+
+If the disk is full, PostgreSQL stops.
+"""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -32,7 +32,7 @@ _SPEAKS_OF_A_VALUE = re.compile(
     r"(?:ERROR|FATAL|PANIC):\s|invalid input (?:syntax|value) for |malformed \w+ literal: |"
     r"out of range(?: for type \w+)?: "
 )
-# A value at the end of the message. The value may contain quotes and line ends, because PostgreSQL does not escape
+# A value at the end of an error message. The value may contain quotes and line ends, because PostgreSQL does not escape
 # them.
 _VALUE = re.compile(
     r"((?:invalid input (?:syntax|value) for [^:]{1,200}|malformed \w+ literal|"
@@ -68,7 +68,7 @@ def without_rows(text: str) -> str:
 
 
 def reason(text: str) -> str | None:
-    """Return the first line with ERROR, FATAL or PANIC. Later errors are consequences of the first."""
+    """Return the first line with ERROR, FATAL or PANIC, because later errors are consequences of the first error."""
     return next((line.strip() for line in text.splitlines() if _SAYS_WHY.search(line)), None)
 
 

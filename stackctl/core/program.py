@@ -16,7 +16,7 @@ from stackctl.core import postgres_errors
 from stackctl.core.errors import FailedError
 from stackctl.core.printable import Filter
 
-TIMED_OUT = 124  # the exit code of timeout(1)
+TIMED_OUT = 124  # the exit code that timeout(1) uses after a timeout
 INTERRUPTED = 130  # the exit code that a shell returns after Ctrl-C: 128 + SIGINT
 TOO_LONG = 153  # 128 + SIGXFSZ
 LONGEST_SAID = 1 << 16
@@ -166,7 +166,11 @@ class Conversation:
         self._errors = b""
 
     def ask(self, question: str, last: str, timeout: float) -> list[str]:
-        """Ask a question. Return the lines of the answer, up to the line `last`, or raise FailedError."""
+        """Ask a question.
+
+        Return the lines of the program's answer, up to the line `last`. If the program gives no answer, raise
+        FailedError.
+        """
         assert self._process.stdin and self._process.stdout and self._process.stderr  # noqa: S101, PT018 - for mypy
         heard, end, deadline = bytearray(b"\n"), f"\n{last}\n".encode(), time.monotonic() + timeout
         with suppress(BrokenPipeError):

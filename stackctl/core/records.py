@@ -1,4 +1,6 @@
-"""Reads and writes JSON documents whose format is a frozen dataclass. `dumps` writes a document, and `loads` reads it.
+"""Reads and writes JSON documents whose format is a frozen dataclass.
+
+`dumps` writes a document, and `loads` reads a document.
 
 A field's type is str, int, float, bool, Any, a Literal of words, X | None, tuple[X, ...], dict[str, X], another frozen
 dataclass, or Annotated with one of these types and a Rule. A document must have every field that has no default. A

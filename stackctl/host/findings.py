@@ -23,7 +23,7 @@ class Finding:
 
 
 def named(text: str) -> str:
-    """Return the text as a unique name. Blanks are escaped, so that no name can imitate an accepted name."""
+    """Turn the text into a unique name. Blanks are escaped, so that no name can imitate an accepted name."""
     return "".join(f"\\x{ord(one):02x}" if one.isspace() or one == "\\" else printable(one, "") for one in text)
 
 

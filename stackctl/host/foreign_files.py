@@ -171,7 +171,7 @@ _MADE = {
     r"source(?:-directory)? /etc/network/interfaces\.d(?:/\*)?|"
     r"(?:address|netmask|broadcast|gateway|network|hwaddress|mtu|metric|dns-(?:nameservers|search))(?: [\w.:/-]+)*|"
     r"(?:post-up|pre-down) route (?:add|del)(?: [\w.:/-]+)* \|\| true",
-    # Files of the cloud images. Any plain value is accepted, but no command.
+    # Files of the cloud images. Any plain value in these files is accepted, but no command.
     r"/etc/default/grub\.d/[\w-]+\.cfg": r"""GRUB_\w+=(?:"(?:[^"`$\\]|\$\{?GRUB_\w+\}?)*"|'[^']*'|[\w.,:/=-]*)""",
     r"/etc/modules": r"",
     r"/etc/docker/key\.json": r".*",
@@ -184,7 +184,7 @@ _COPIES = {
 }
 _DENY, _PERMIT, _PASSES_DENY = "requisite pam_deny.so", "required pam_permit.so", "[default=N] pam_permit.so"
 _STATIC_PAM = (_DENY, _PERMIT, _PASSES_DENY, "optional pam_umask.so")
-# Without these files there is no network, or sshd and sudo admit no one. So a converge never removes these files.
+# Without these files there is no network, or sshd and sudo admit no one. A converge never removes these files.
 _LETS_US_IN = re.compile(
     r"/etc/(?:network/interfaces(?:\.d/.*)?|ssh/sshd_config|sudoers|pam\.d/(?:common-\w+|sshd|sudo|sudo-i|su|login|other))"
 )
@@ -373,7 +373,7 @@ def _pam(line: str) -> str:
 
 
 def _summary(seen: Seen, text: str) -> str:
-    """Summarise the file without secrets: show rules, names and programs, but no program's arguments."""
+    """Summarise the file without secrets: show rules, names and programs, but do not show the arguments of programs."""
     path, lines = seen.path, meant(text, "#;")
     if path.startswith(("/etc/sudoers.d/", "/etc/ssh/sshd_config.d/")):
         said = lines

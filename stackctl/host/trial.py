@@ -37,7 +37,7 @@ class Trial:
     """The record of a trial.
 
     The trial expires when the monotonic clock shows `due` in the boot with the ID `boot`. `until` is the time of expiry
-    in ISO 8601, for people. A revert restores the paths in `files`.
+    in ISO 8601, for people. `files` has the paths of the files that a revert restores.
     """
 
     name: str

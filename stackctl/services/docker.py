@@ -147,7 +147,7 @@ class Docker:
     def stop(self, containers: Sequence[Container], grace: int | None = None) -> None:
         """Stop the containers at the same time.
 
-        `grace` is in seconds. Without `grace`, each container has its own stop timeout.
+        `grace` is in seconds. Without `grace`, Docker uses the stop timeout of each container.
         """
         limit = [] if grace is None else ["-t", str(grace)]
         ids = [container.id for container in containers if container.state in {"running", "restarting", "paused"}]

@@ -85,8 +85,8 @@ class Snapshot:
     def rows(self) -> dict[str, int]:
         """Return the number of rows of each schema.table.
 
-        Each table is counted in a savepoint. Rolling back to the savepoint releases the table's lock. The lock must be
-        released, because there may be more tables than a throwaway server can lock at the same time
+        The rows of each table are counted within a savepoint. Rolling back to the savepoint releases the table's lock.
+        The lock must be released, because there may be more tables than a throwaway server can lock at the same time
         (max_locks_per_transaction).
         """
         return {table.key: self._rows_of(table) for table in self.tables if table.counted}
