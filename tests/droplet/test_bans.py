@@ -15,7 +15,7 @@ pytestmark = pytest.mark.group("edge")
 
 JAILS = ["nginx-floods", "nginx-refusals", "sshd"]
 TELEGRAM = ("149.154.160.0/20", "91.108.4.0/22")
-"""From core.telegram.org/bots/webhooks."""
+"""Telegram's address ranges, from core.telegram.org/bots/webhooks."""
 
 
 def test_fail2ban_runs_and_starts_at_boot(droplet: Host) -> None:

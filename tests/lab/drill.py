@@ -46,7 +46,7 @@ CALLS_OF_A_LIVE_DROPLET = {"setWebhook", "sendMessage"}
 WRITE_MORE = "INSERT INTO drill (body) SELECT 'after the backup' FROM generate_series(1, 3)"
 
 Rows = dict[str, Counter[str]]
-"""For each table, the digests of its rows and how often each occurs."""
+"""For each table, the digests of its rows, and the number of rows with each digest."""
 
 
 @dataclass
@@ -85,11 +85,11 @@ class BackedUp:
 
     id: str
     before: Rows
-    """The rows at the backup."""
+    """The rows at the time of the backup."""
     since: Rows
-    """The rows written after it."""
+    """The rows that were written after the backup."""
     key: str
-    """The value of Redis's key at the backup."""
+    """The value of the drill's key in Redis at the time of the backup."""
 
 
 def drill(megabytes: int) -> None:
@@ -154,18 +154,18 @@ class Outcome:
     """The data before and after the drill, and the calls that Telegram received."""
 
     before: Rows
-    """The rows at the backup."""
+    """The rows at the time of the backup."""
     since: Rows
-    """The rows written after it."""
+    """The rows that were written after the backup."""
     found: Rows
     """The restored rows."""
     key: str
-    """The value of Redis's key at the time of the backup."""
+    """The value of the drill's key in Redis at the time of the backup."""
     found_key: str
     while_isolated: list[str]
     """The calls made by the droplet while it was isolated."""
     in_all: list[str]
-    """The calls made by the droplet, isolated and promoted."""
+    """All calls that the droplet made, both isolated and promoted."""
 
     @property
     def wrong(self) -> dict[str, int]:

@@ -34,7 +34,7 @@ def status(host: Host) -> dict[str, Any]:
 class Environment:
     name: str
     changed: Mapping[str, Any] = field(default_factory=dict)
-    """Values of the converge besides group_data, as with pyinfra's --data."""
+    """Values that replace values of group_data in a converge, as with pyinfra's `--data`."""
 
     @cached_property
     def data(self) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from tests.lab.layout import WORLD
 
 STORED = WORLD.root / "var/lib/s3"
 LISTED_AGAIN_S = 10
-"""The time limit for rclone to show a change. It reads a directory again after a second (--dir-cache-time)."""
+"""The time limit for rclone to show a change. rclone reads a directory again after a second (`--dir-cache-time`)."""
 
 
 def on_disk(repository: Repository) -> Path:

@@ -17,11 +17,11 @@ from tests.lab.layout import NEIGHBOUR, NETWORK6, Machine, by_name
 KNOCK = Path(__file__).with_name("knock.py").read_text()
 RULES_BACK = "iptables-restore --noflush /etc/ufw/after.rules"
 DOCKER_USER_OUT = "iptables -t mangle -F FORWARD && iptables -D DOCKER-USER -j DROP"
-"""The commands that remove the rules in DOCKER-USER and in mangle, which protects until Docker uses DOCKER-USER."""
+"""The commands that remove our rules in DOCKER-USER and mangle. mangle protects until Docker uses DOCKER-USER."""
 RAW_OUT = "iptables -t raw -F PREROUTING"
 
 PUBLIC, LOOPBACK, CARELESS = 5432, 5433, 5434
-"""The stray container's ports on the host. They are published on 0.0.0.0, on 127.0.0.1 and without an address."""
+"""The stray container's ports on the host, which are published on 0.0.0.0, on 127.0.0.1 and without an address."""
 STRAY = "/root/stray.yaml"
 KNOCKING, TOO_LONG_S = "/run/knocking", 300
 # ConnectTimeout covers only the greeting. If a ban starts later, ssh would wait for ever without `timeout`.

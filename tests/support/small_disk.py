@@ -12,7 +12,7 @@ from tests.lab.host import run
 from tests.support.under_way import DROPLET
 
 LOOP = 7
-"""Linux's major number of loop devices."""
+"""The major device number of loop devices in Linux."""
 FILE = DROPLET.root / "var/tmp/small-disk"
 NODE = "/dev/small-disk"
 

@@ -26,7 +26,7 @@ class Docker:
     redis: Redis
     telegram: Telegram
     moment: Callable[[str], None] = field(compare=False, repr=False)
-    """The function to call with each command inside a container. A test may kill stackctl there."""
+    """The function to call with each command inside a container. A test may kill stackctl in this function."""
     registry: dict[str, str] = field(default_factory=dict)
     """For each tag, the version in the label of its image."""
     image_user: str = "10001:10001"

@@ -53,7 +53,7 @@ class Postgres:
     sessions: set[str] = field(default_factory=set)
     """Databases that another session uses."""
     unloadable: dict[str, bool] = field(default_factory=dict)
-    """Tables whose rows no database accepts. True means that a CHECK constraint is the reason."""
+    """Tables with a constraint that rejects their rows during a restore. True means a CHECK constraint."""
     unchecked: set[tuple[str, str]] = field(default_factory=set)
     """Pairs of a database and an unloadable table whose constraint was dropped."""
     dumped_schema: str = ""

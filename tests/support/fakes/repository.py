@@ -171,7 +171,7 @@ def at_a_terminal(monkeypatch: pytest.MonkeyPatch, answer: str | None) -> None:
 
 
 QUARTER = 90
-"""A number of nights. The first month of them is older than the floor."""
+"""A number of nights, of which the first month is older than the floor."""
 
 
 def a_person_is_needed(

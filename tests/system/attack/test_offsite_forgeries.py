@@ -35,7 +35,7 @@ pytestmark = pytest.mark.group("data")
 
 DAY = timedelta(days=1)
 LAST_PRUNE = 100 * DAY
-"""The time since the last prune. A backup older than the floor today was younger then, or that prune kept it."""
+"""The time since the last prune. That prune kept every backup that still exists, even if the backup is old by now."""
 FORGED = {DUMP: "no dump at all " * 1000, GLOBALS: "DROP ROLE postgres;\n", STATE: "{}"}
 Send = Callable[..., list[str]]
 

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.group("everywhere")
 IDLE = Path(__file__).with_name("idle.py").read_text()
 ADDRESSES, EACH, LOGINS = 16, 4, 8
 HELD_S = 14
-"""The seconds of the attack, fewer than LoginGraceTime."""
+"""The seconds of the attack, which are fewer than sshd's `LoginGraceTime`."""
 PER_SOURCE = 5
 """The value of PerSourceMaxStartups."""
 

@@ -28,7 +28,7 @@ CONFIGURATION, SAVED = "/etc/nginx/nginx.conf", "/etc/nginx/nginx.conf.attacked"
 RELOAD = "nginx -t && systemctl reload nginx.service"
 MANY, UNTAKEN_AT_ONCE, CONNECTIONS, GUESSES, ADDRESSES = 150, 100, 30, 14, 100
 UNTIL_S = "14"
-"""The seconds that slow clients hold their connections, some more than nginx's timeout of ten."""
+"""The seconds that slow clients hold their connections, a few more than nginx's timeout of ten seconds."""
 
 
 @pytest.fixture(autouse=True)

@@ -22,7 +22,7 @@ class Waiver:
     id: str
     reason: str
     only: str = ""
-    """The only environment whose machines cannot meet the demand. Others must meet it. "" means a choice."""
+    """The only environment to which the waiver applies. "" means every environment."""
 
 
 @cache

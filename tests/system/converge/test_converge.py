@@ -13,7 +13,7 @@ from tests.support.environment import Environment
 pytestmark = pytest.mark.group("app")
 
 FEWEST_OPERATIONS = 60
-"""The fewest operations of a converge. A site that had lost its components would also change nothing."""
+"""The fewest operations of a converge. A site without components would also change nothing."""
 
 PATHS = Paths("toogoodtogo")
 DATA = f"docker compose --env-file /dev/null -p {PATHS.docker.data_project} -f"

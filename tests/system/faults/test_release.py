@@ -83,7 +83,7 @@ FIRST = {
     "broken-hang": "see what the migrations wait for (pg_stat_activity)",
     "broken-version": "build the image again",
 }
-"""The first step to take, for the releases whose message says more than to fix the cause."""
+"""The first step that a failed release's message recommends, if it recommends more than to fix the cause."""
 
 
 @pytest.mark.parametrize("tag", BROKEN)

@@ -100,7 +100,7 @@ SUID = {
     *("chage", "chfn", "chsh", "crontab", "dbus-daemon-launch-helper", "expiry", "fusermount3", "gpasswd", "mount"),
     *("newgidmap", "newgrp", "newuidmap", "passwd", "ssh-agent", "su", "sudo", "umount", "unix_chkpwd"),
 }
-"""The setuid and setgid programs of Debian 13 and our packages. The baseline lists more, as forbidden programs."""
+"""The setuid and setgid programs of Debian 13 and our packages. The baseline's list of forbidden programs is longer."""
 KEYSIGN = "/usr/lib/openssh/ssh-keysign"
 """The only program of the baseline's list that Debian has."""
 

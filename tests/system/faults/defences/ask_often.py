@@ -17,7 +17,7 @@ from http.client import HTTPConnection
 NOTHING = "/.well-known/acme-challenge/nothing"
 EVERY_S = 0.11
 SEEN_WITHIN_S = 6
-"""The seconds in which fail2ban notices the requests. It reads the log every second or two."""
+"""The seconds in which fail2ban notices the requests. fail2ban reads the log every second or two."""
 
 
 def main(address: str, name: str, times: str) -> None:

@@ -28,7 +28,7 @@ DIES = {
     "ssh | Install the trial's revert units": ROOT,
     "ssh | Start sshd": OPERATOR,
 }
-"""The operations at whose start a test kills the converge, and the account that can log in then."""
+"""The operations at whose start a test kills the converge, each with the account that can still log in."""
 
 
 def at_the_console(droplet: Host, command: str) -> None:

@@ -101,7 +101,7 @@ COUNTED = re.findall(
     r'"(~\S+)" "?([^";]+)"?;',
     nginx.configuration(settings_of("prod")).decode().partition("map $remote_addr $counted {")[2].partition("}\n")[0],
 )
-"""nginx's map of an address, with the names of its groups as Python spells them."""
+"""The regular expressions in nginx's map of addresses, with named groups in Python's spelling."""
 GROUPS = st.lists(st.sampled_from([0, 0, 1, 0xDB8, 0xFFFF]), min_size=7, max_size=7)
 
 

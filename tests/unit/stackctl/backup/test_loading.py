@@ -90,7 +90,7 @@ class Programs(Machine):
         default_factory=lambda: {"NOT v.trusted": "postgres_fdw\ndblink", "rolname": "owner"}
     )
     asked: list[tuple[str, str]] = field(default_factory=list)
-    """Each question with the role that asked."""
+    """Each query with the role that ran the query."""
 
     def run(
         self,

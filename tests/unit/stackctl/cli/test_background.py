@@ -31,7 +31,7 @@ class Followed(Droplet):
     unit: str = "active"
     """The state that systemd reports until the unit ends."""
     over: str = "inactive"
-    """The state that systemd reports after the end."""
+    """The state that systemd reports after the end of the unit."""
     last_words: Callable[[], object] = lambda: None
     """A function that is called after the follower's last look, just before the unit ends."""
 

@@ -76,7 +76,7 @@ FIRST = {
     "migration hangs": "see what the migrations wait for (pg_stat_activity)",
     "wrong version": "build the image again",
 }
-"""The first step to take, for the failures whose message says more than to fix the cause."""
+"""The first step that a failed release's message recommends, if it recommends more than to fix the cause."""
 
 
 @pytest.mark.parametrize("name", BROKEN)
