@@ -65,6 +65,7 @@ def test_the_nightly_ones_of_seven_days_stay_and_the_newest_of_releases(live: Dr
 def test_the_numbers_of_what_stays_are_those_of_the_docs() -> None:
     assert (prune.KEPT_DAYS, prune.KEPT_OF_RELEASES) == (7, 3)
     text = (ROOT / "docs/reference/backups.md").read_text().replace("\n", " ")
-    assert "The newest backup of each of 7 days stays, and at least the newest 7 backups." in text
-    assert "The last 3 dumps made by releases stay." in text
+    assert "The newest backup of each of the last 7 days with a backup is kept." in text
+    assert "At least the newest 7 backups are always kept." in text
+    assert "The last 3 backups that releases made are kept." in text
     assert "keeps the backups of 7 days on the droplet" in text
