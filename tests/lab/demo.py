@@ -58,7 +58,7 @@ To use a droplet at DigitalOcean: docs/getting-started.md"""
 
 @cache
 def converged_and_released() -> None:
-    """Start the lab, converge its first droplet and release the bot. A second call in one process does nothing."""
+    """Start the lab, converge its first droplet and release the bot. A second call in the same process does nothing."""
     host.check()
     lab.up(1)
     drop_old_certificate()

@@ -53,7 +53,7 @@ def has_keeper(name: str) -> bool:
 
 
 def leader(name: str) -> int | None:
-    """Return the host's process ID of a machine's PID 1."""
+    """Return the process ID that a machine's PID 1 has on the host."""
     return next((pid for pid in all_of(name) if _namespaced_ids(pid)[1:] == [1]), None)
 
 

@@ -22,7 +22,7 @@ async def unready(*_: object) -> web.Response:
 
 
 def refuse_updates(*, probes: bool) -> None:
-    """Answer 500 to the updates with which a release probes, or to all others."""
+    """Answer 500 to the updates with which a release probes, or to all other updates."""
     from marketplace_bot.webhook import Webhook  # noqa: PLC0415 -- takes seconds
 
     receive = Webhook.receive

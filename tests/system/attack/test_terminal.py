@@ -41,7 +41,7 @@ def test_a_log_line_of_the_apps(droplet: Host, web: str) -> None:
 
 @contextmanager
 def stranger(droplet: Host, lab: Environment, web: str) -> Iterator[None]:
-    """Run a container that claims to belong to the live release, by a label with control characters."""
+    """Run a container with a label that has control characters and claims that the container is of the live release."""
     image = droplet.check_output(f"docker inspect -f '{{{{.Image}}}}' {web}")
     project = lab.settings.paths.docker.project(environment.status(droplet)["active"])
     labels = f"--label com.docker.compose.project={project} --label com.docker.compose.oneoff=False"

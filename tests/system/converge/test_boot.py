@@ -1,4 +1,4 @@
-"""After a reboot or a crash the same checks pass, nothing is recreated, and committed rows are still there."""
+"""After a reboot or a crash, all checks pass, no container is recreated, and committed rows are still there."""
 
 from __future__ import annotations
 

@@ -69,7 +69,7 @@ class Jobs:
             connect_timeout=5,
             tcp_user_timeout=5000,  # milliseconds until a silent server counts as lost
             application_name="marketplace-bot worker",
-            # With keepalives, the lock of a worker whose host has vanished is free within seconds instead of hours.
+            # If a worker's host vanishes, keepalives free the worker's lock within seconds instead of hours.
             options="-c statement_timeout=10s"
             " -c tcp_keepalives_idle=5 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=2",
         )

@@ -22,7 +22,8 @@ _MIGRATING = 7_046_029_254_386_353_131
 class Revision(TypedDict):
     """A step of the schema.
 
-    `expand` leaves older versions working. `contract` breaks older versions, so no rollback may pass it.
+    An `expand` leaves older versions of the bot working. A `contract` breaks older versions, so no rollback may pass
+    it.
     """
 
     revision: str

@@ -53,8 +53,8 @@ class Webhook:
 
     def _is_telegram(self, request: web.Request) -> bool:
         given = request.headers.get("X-Telegram-Bot-Api-Secret-Token", "").encode(errors="surrogateescape")
-        # The list compares every secret. A generator would stop at the first match, and its time would show which
-        # secret matched.
+        # The list comprehension compares every secret. A generator would stop at the first match, so the duration would
+        # show which secret matched.
         return any([compare_digest(given, secret) for secret in self._secrets])  # noqa: C419
 
     async def _answer(self, update: Update) -> web.Response:

@@ -106,7 +106,7 @@ class Trust:
 
 
 class Bot:
-    """The bot's webhook, its pending updates (a queue and a courier for each chat) and the messages it sent."""
+    """The bot's webhook, its pending updates (a queue and a courier for each chat), and its messages."""
 
     def __init__(self, trust: Trust) -> None:
         self.webhook: Webhook | None = None

@@ -96,7 +96,7 @@ def test_a_renewal_works_in_its_sandbox(droplet: Host, lab: Environment, forced:
 
 
 def test_the_sandbox_keeps_it_from_the_rest(droplet: Host, lab: Environment) -> None:
-    """A program in the unit can write only to a renewal's files.
+    """A program in the renewal's unit can write only to the files of a renewal.
 
     As the control, the same program also runs without the sandbox.
     """

@@ -118,7 +118,7 @@ def test_a_restore_brings_back_all_that_the_owner_can_create_and_reports_the_res
         assert f"differs from the backup: {told}" in done
     _, database = connected(lab)
     assert database.ask_as_superuser(SEEN) == before
-    # A later migration may change the app's extensions in this way.
+    # A migration after the backup may change the app's extensions in this way.
     app("ALTER EXTENSION citext UPDATE; DROP EXTENSION hstore CASCADE")
 
 

@@ -340,7 +340,7 @@ def test_a_secret_that_no_program_can_be_started_with_is_refused_by_name(
 
 
 def test_no_pattern_is_shown_to_a_person() -> None:
-    """A message describes a value's pattern in words."""
+    """Messages describe a pattern in words and never show the regular expression."""
     schema = json.dumps(Values.model_json_schema())
     patterns = {match[1] for match in re.finditer(r'"pattern": ("(?:[^"\\]|\\.)*")', schema)}
     assert {json.loads(pattern) for pattern in patterns} <= settings.IN_WORDS.keys()

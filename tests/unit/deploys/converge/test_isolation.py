@@ -47,7 +47,7 @@ def test_a_release_on_an_isolated_droplet_has_no_worker_and_no_webhook(copy: Dro
 
 
 def test_promoting_releases_the_live_tag_again(copy: Droplet) -> None:
-    """A converge releases the live tag again if status reports drift."""
+    """A converge releases the live tag again if `stackctl status` reports drift."""
     stackctl(copy, "release", "1.0.0")
     isolate(copy, isolated=False)
     assert status(copy)["drift"] == [

@@ -290,7 +290,7 @@ def test_forgeries_with_the_storage_s_own_dates_take_a_day_s_place(*, backdated:
 
 
 def test_without_the_storage_s_dates_the_forgeries_would_have_won() -> None:
-    """Control: judged by the manifests' dates, the forgeries would delete all older backups."""
+    """Control: if prune trusted the manifests' dates, the forgeries would displace all older backups."""
     real = nightly(200)
     forged = [replace(one, at=one.manifest.time) for one in seven_forgeries(NOON)]
     believed = [replace(one, manifest=replace(one.manifest, sequence=200 + n)) for n, one in enumerate(forged)]

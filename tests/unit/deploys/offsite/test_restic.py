@@ -68,7 +68,7 @@ def test_any_other_failure_is_reported(ours: Repository, tmp_path: Path) -> None
 
 
 def test_output_that_is_not_utf_8_is_replaced(ours: Repository, tmp_path: Path) -> None:
-    """The droplet's key can send any bytes as a manifest."""
+    """An intruder with the droplet's key can send any bytes as a manifest."""
     program(tmp_path, r"printf '\xff{}'")
     assert ours.restic("dump", "x", "/y") == "\ufffd{}"
 

@@ -1,4 +1,4 @@
-"""Units are loaded by systemd, and restarted if they run."""
+"""systemd loads the declared units, and restarts the units that run."""
 
 from __future__ import annotations
 
