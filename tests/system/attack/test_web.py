@@ -177,11 +177,11 @@ def test_a_flood_of_requests(
 def test_a_flood_from_many_addresses_of_one_network(
     attacker: Host, droplet: Host, lab: Environment, serving: Serving, result: Result
 ) -> None:
-    """Each request comes from a different address of the network."""
+    """Each request comes from a different address of the network, and one curl sends all, faster than a shell could."""
     plain = f"http://{lab.settings.values.domain}/nothing"
-    asking = f"curl -sS -6 -o /dev/null -w '%{{http_code}}\\n' --max-time 10 --interface $one {plain};"
     with addresses_of_one_network(attacker, droplet, ADDRESSES) as many:
-        each = f"for one in {' '.join(many)}; do {asking} done"
+        asked = (f"-6 -o /dev/null -w '%{{http_code}}\\n' --max-time 10 --interface {one} {plain}" for one in many)
+        each = f"curl -sS {' --next '.join(asked)}"
         for _ in serving.attacks():
             got = Counter(attacker.check_output(each).split())
             assert got["429"] > ADDRESSES / 10
