@@ -102,7 +102,7 @@ plan: setup ## show the changes that `make site` would make on ENV, with diffs
 	@$(PYTHON) -m deploys.converge.plan $(INVENTORY)
 	@$(PYTHON) -m deploys.cli.ages $(INVENTORY)
 
-site: setup ## converge ENV, and remove the foreign findings named by REMOVE="NAME NAME"
+site: setup ## converge ENV, and remove the foreign things that REMOVE="NAME NAME" names
 	$(PYINFRA) deploys/site.py $(if $(value REMOVE),--data "foreign_removed=\"$$REMOVE\"")
 	@$(PYTHON) -m deploys.cli.ages $(INVENTORY)
 
@@ -137,7 +137,7 @@ rollback: setup ## roll ENV back to the previous release, or to TAG
 load: lab-ready ## run releases and rollbacks in the lab under load, and count lost requests
 	$(PYTHON) -m pytest tests/system/load
 
-faults: lab-ready ## make each step of releases, backups and restores fail in the lab, and apply changes that lock the operator out
+faults: lab-ready ## in the lab, break every step of releases, backups and restores, and try changes that would lock the operator out
 	$(PYTHON) -m pytest tests/system/faults
 
 drill: $(if $(filter lab,$(ENV)),lab-ready) ## destroy the lab's droplet and rebuild it from its off-site backup, with DRILL_MB of data

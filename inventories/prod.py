@@ -1,4 +1,4 @@
-"""The droplet of prod. prod.ssh_config has its address and user, prod.known_hosts its host key."""
+"""The production droplet. Its address and user are in prod.ssh_config, and its host key is in prod.known_hosts."""
 
 _droplet = ["prod-1"]
 

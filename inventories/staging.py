@@ -1,4 +1,4 @@
-"""The droplet of staging. staging.ssh_config has its address and user, staging.known_hosts its host key."""
+"""The staging droplet. Its address and user are in staging.ssh_config, and its host key is in staging.known_hosts."""
 
 _droplet = ["staging-1"]
 

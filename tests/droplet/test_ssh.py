@@ -176,7 +176,7 @@ def test_strangers_learn_only_the_version_of_sshd(droplet: Host) -> None:
     assert re.fullmatch(r"SSH-2\.0-OpenSSH_[0-9.p]+", told.strip())
 
 
-# The units of trials. The droplet reverts a change that no new login confirms.
+# The systemd units that end a trial. The droplet reverts a change that no new login confirms.
 
 
 def test_the_droplet_can_revert_an_unconfirmed_change(droplet: Host, env: Environment) -> None:

@@ -48,6 +48,6 @@ def small_disk(droplet: Host, mebibytes: int, mount_point: str) -> Iterator[None
 def fill(directory: str) -> None:
     """Fill all but a few blocks with one command.
 
-    On a full disk, fallocate fails, but keeps the blocks that fallocate got.
+    On a full disk, fallocate fails, but keeps the blocks that it had already allocated.
     """
     machine.inside(DROPLET, "sh", "-c", f"fallocate -l 2G {directory}/ballast || truncate -s -8K {directory}/ballast")

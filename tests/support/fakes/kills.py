@@ -23,7 +23,7 @@ def killed(droplet: Droplet, at: int, *arguments: str) -> Droplet | None:
             stackctl(droplet, *arguments)
             os._exit(0)
         finally:
-            os._exit(1)  # Otherwise, this child process would continue after a failure as a second pytest.
+            os._exit(1)  # Otherwise, after a failure, this child process would go on as a second pytest.
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     if code == 0:
         return None
@@ -47,7 +47,7 @@ def kills(droplet: Droplet, *arguments: str, every: int = 1) -> Iterator[tuple[i
             stackctl(droplet, *arguments)
             os._exit(0)
         finally:
-            os._exit(1)  # Otherwise, this child process would continue after a failure as a second pytest.
+            os._exit(1)  # Otherwise, after a failure, this child process would go on as a second pytest.
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0, "stackctl raised"
     for at in sorted(int(path.name) for path in aside.iterdir())[::every]:
         shutil.rmtree(root)

@@ -63,7 +63,7 @@ def in_text(text: bytes, values: Iterable[str]) -> list[str]:
 
 @dataclass(frozen=True)
 class Search:
-    """A search of the changes since a moment, in the droplet's files and journal and on the operator's machine."""
+    """A search for what has changed since a given time, on the droplet and on the operator's machine."""
 
     env: Environment
     droplet: Host

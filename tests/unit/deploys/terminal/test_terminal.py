@@ -124,7 +124,7 @@ def test_a_backup_goes_on_and_a_look_leaves_nothing() -> None:
     with ctx_host.use(droplet({})):
         assert "prod-1 sudo stackctl list-backups" in verb.interrupt_message("backup", "prod")
         assert verb.interrupt_message("status", "prod") == "Interrupted. Nothing was changed."
-    assert "make site ENV=prod, which continues from there" in session.interrupt_message("prod")
+    assert "make site ENV=prod, which continues from that step" in session.interrupt_message("prod")
 
 
 def test_a_bare_droplet_is_not_set_up_yet() -> None:

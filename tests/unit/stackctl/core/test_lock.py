@@ -119,7 +119,7 @@ def test_no_unit_is_started_while_containers_are_moved(tmp_path: Path) -> None:
 
 
 def test_a_release_during_a_converge_names_who_runs_it(tmp_path: Path) -> None:
-    """A converge holds the lock, so the release's unit is refused. The follower shows the holder."""
+    """A converge holds the lock, so the release's unit may not start. The follower shows the holder."""
     droplet = installed(tmp_path)
     with another(droplet.paths, droplet.paths.lock):
         code, shown = stackctl(droplet, "release", "1.0.0")

@@ -186,7 +186,7 @@ def test_a_damaged_backup_is_fetched_again(saved: Droplet, elsewhere: Path, dama
 
 
 def test_an_intact_local_backup_is_used_whatever_is_off_site(saved: Droplet, elsewhere: Path) -> None:
-    """An intact local backup is used, because an intruder can send another backup under the same ID."""
+    """An intact local backup is preferred, because an intruder can send another backup under the same ID."""
     wanted = manifest.every(elsewhere)[-1].id
     shutil.copytree(elsewhere / wanted, saved.paths.backup(wanted))
     forged = elsewhere / wanted / "postgres.dump"
