@@ -85,7 +85,7 @@ docs: setup ## generate the reference pages from group_data, the Makefile and st
 unit: setup ## run the tests that need no droplet (a few minutes)
 	$(PYTHON) -m pytest tests/unit
 
-test: lab-ready ## run the checks that CI runs for each push: lint, unit tests, template tests and the checks of the lab's droplet
+test: lab-ready ## run the checks that CI runs for each push: lint, unit tests, template tests, and the checks on the lab's droplet
 	@$(MAKE) -j2 lab-up lint unit # -j2: the lab boots while the checks that need no lab run
 	$(PYTHON) -m pytest --ignore-glob='tests/unit/*'
 

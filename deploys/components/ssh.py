@@ -18,7 +18,7 @@ from stackctl.host.trial import POLL_S
 
 @deploy("ssh")
 def ssh(settings: Settings) -> None:
-    systemd_units(name="Install the trial's revert units", units=units(settings), handler="trial-units")
+    systemd_units(name="Install the systemd units that revert a change", units=units(settings), handler="trial-units")
     service(
         name="Enable the unit that reverts unconfirmed changes at boot",
         unit=settings.paths.units.trial_boot,

@@ -50,7 +50,8 @@ def read(stack: Stack, project: str, env: Mapping[str, str], release: Release) -
         )
     if unknown := {one.kind for one in pending} - {"expand", "contract"}:
         raise FailedError(
-            f"a revision has the kind {', '.join(sorted(unknown))}", next_step="mark it expand or contract"
+            f"a revision has the unknown kind {', '.join(sorted(unknown))}",
+            next_step="mark it as `expand` or `contract`",
         )
     return report
 

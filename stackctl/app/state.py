@@ -163,7 +163,7 @@ def _linked_colour(active: Path) -> str | None:
         return None
     if target.stem not in COLOURS:
         raise FailedError(
-            f"{active} points to {target}, which is not the socket of a colour",
+            f"{active} points to {target}, which is neither the blue nor the green socket",
             next_step="remove the link, then release again",
         )
     return target.stem

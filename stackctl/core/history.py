@@ -46,7 +46,7 @@ def runs(paths: Paths, op: str = "") -> list[Run]:
 
 
 def under_way(paths: Paths) -> Run | None:
-    """Return the newest run without a last event, and its current step.
+    """Return the newest run that has not recorded its last event, and its current step.
 
     If nobody holds the lock, the run was killed.
     """

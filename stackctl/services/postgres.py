@@ -247,7 +247,7 @@ class Postgres:
         self.query(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {others}")
 
     def forget_logins(self, needed: set[str]) -> None:
-        """Drop the login roles whose passwords are no longer in any kept app environment.
+        """Drop the login roles whose passwords are in none of the app environments that are kept.
 
         First each role loses its login, so that no session can set the role's password again. The objects of the role
         go to the owner role in every database, because a role may create large objects in any database to which the

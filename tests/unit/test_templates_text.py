@@ -230,7 +230,7 @@ def test_docker_s_daemon(settings: Settings) -> None:
 def services(settings: Settings) -> dict[str, list[str]]:
     """Return the lines of every service in every Compose file.
 
-    A service that uses `x-app` also has the lines of `x-app`.
+    A service that uses `x-app` also has the settings of `x-app`.
     """
     found = {}
     for content in (data_services.compose_file(settings, sha256="0"), *app.compose_files(settings).values()):

@@ -48,7 +48,7 @@ DRIFT: dict[str, tuple[str, set[str]]] = {
     ),
     "edited unit": (
         f"echo OnActiveSec=1h >> /etc/systemd/system/{PATHS.units.trial_timer('')}",
-        {"ssh | Install the trial's revert units"},
+        {"ssh | Install the systemd units that revert a change"},
     ),
     "disabled unit": (
         f"systemctl disable {PATHS.units.app}",

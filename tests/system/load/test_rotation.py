@@ -1,6 +1,6 @@
 """Secrets change under load. No request is lost, and no update is delayed.
 
-The tests change a secret by a converge with another value, or by `python -m deploys.rotation.rotate`, as an operator
+The tests change a secret by converging with another value, or with `python -m deploys.rotation.rotate`, as an operator
 does.
 """
 

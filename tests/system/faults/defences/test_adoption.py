@@ -25,7 +25,7 @@ AS_ROOT = ("--ssh-user", ROOT)
 DIES = {
     "operator | Allow the operator to become root": ROOT,
     "hardening | Set a strict umask and a timeout for shells": ROOT,
-    "ssh | Install the trial's revert units": ROOT,
+    "ssh | Install the systemd units that revert a change": ROOT,
     "ssh | Start sshd": OPERATOR,
 }
 """The operations at whose start a test kills the converge, each with the account that can still log in."""

@@ -159,7 +159,7 @@ def test_where_what_is_live_told_no_schema_nothing_is_in_its_way() -> None:
         ),
         (
             '{"current": null, "head": "1", "pending": [{"revision": "1", "kind": "both"}]}',
-            "a revision has the kind both. Next: mark it expand or contract",
+            "a revision has the unknown kind both. Next: mark it as `expand` or `contract`",
         ),
     ],
 )

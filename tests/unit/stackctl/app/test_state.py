@@ -137,5 +137,5 @@ def test_a_broken_state_says_so(paths: Paths, content: str) -> None:
 
 def test_a_link_to_no_socket_says_so(paths: Paths) -> None:
     paths.active.symlink_to("elsewhere")
-    with pytest.raises(FailedError, match="not the socket of a colour"):
+    with pytest.raises(FailedError, match="neither the blue nor the green socket"):
         state.load(paths)

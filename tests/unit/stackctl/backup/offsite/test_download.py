@@ -107,7 +107,7 @@ def test_a_snapshot_without_a_manifest_hides_no_backup(
 
 @pytest.mark.parametrize("paths", [["--password-command=true"], ["x"], ["/x\0"], ["/x", "/y"], [], None])
 def test_a_snapshot_of_another_s_making_is_given_to_restic_as_no_option(paths: list[str] | None) -> None:
-    """stackctl ignores a snapshot with a forged path. restic would run the value of a path `--password-command=…`."""
+    """stackctl ignores a snapshot with a forged path. restic would take `--password-command=…` for an option."""
     ours = {"id": "1", "time": "", "tags": ["20251123T000000.000Z"], "paths": ["/opt/backups/x"]}
     found = stored.snapshots(json.dumps([ours, {**ours, "id": "2", "paths": paths}]))
     assert [one.id for one in found] == ["1"]
