@@ -126,7 +126,7 @@ release: setup ## release the image TAG on ENV
 backup: setup ## back up ENV's data now, verify the backup and send it off-site
 	@$(PYINFRA) deploys/backup.py
 
-restore: setup ## show the plan for restoring backup ID on ENV, or restore the backup with YES=ID
+restore: setup ## show the plan for restoring the backup ID on ENV; with YES=ID, carry out the plan
 	@$(PYINFRA) deploys/restore.py --data "id=\"$$ID\"" --data "yes=\"$$YES\"" $(if $(value OFFSITE),--data offsite=true) \
 		$(if $(value SNAPSHOT),--data "snapshot=\"$$SNAPSHOT\"") \
 		$(if $(value BESIDE),--data "beside=\"$$BESIDE\"")

@@ -10,5 +10,5 @@ from deploys.cli import verb
 
 tag = host.data.get("tag", "")
 if not isinstance(tag, str):
-    raise PyinfraError("Cannot roll back: the tag is a number. Next: quote the tag, --data 'tag=\"1.1.0\"'")
+    raise PyinfraError("Cannot roll back: the tag is a number. Next: quote the tag, for example --data 'tag=\"1.1\"'")
 verb.run(f"Roll back to {tag or 'the previous release'}", "rollback", *(["--", tag] if tag else []), group="app")

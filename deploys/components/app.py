@@ -37,7 +37,7 @@ def app(settings: Settings) -> None:
     if not settings.values.app_worker:
         files.file(name="Remove worker.yaml", path=str(paths.worker_yaml), present=False)
     atomic_file(
-        name="Write the app's next environment",
+        name="Write the app environment for the next release",
         dest=str(paths.next_environment),
         content=canonical(settings.app_environment()),
         mode="600",

@@ -21,7 +21,9 @@ def foreign(settings: Settings) -> None:
     """
     values = settings.values
     operations.report(values.foreign_removed)
-    operations.undo_overrides(name="Undo overrides of the site", sysctls=f"/etc/sysctl.d/60-{values.app}.conf")
+    operations.undo_overrides(
+        name="Undo settings that override the site", sysctls=f"/etc/sysctl.d/60-{values.app}.conf"
+    )
     operations.remove(
         name="Remove the foreign objects that group_data names", names=values.foreign_removed, sshd=RESTART_SSHD
     )

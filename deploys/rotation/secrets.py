@@ -83,7 +83,7 @@ SECRETS = {
         keep_on_failure=True,
     ),
     "REGISTRY_PASSWORD": Secret(
-        description="The token for pulling the app's image. Create a token at the registry that may only pull.",
+        description="The token for pulling the app's image. Create the new token at the registry, with the right to pull and no other.",
         during="Both tokens work until you revoke the old one. Running containers need neither token.",
         after="Revoke the old token at the registry now.",
         check="deploys/checks/registry.py",

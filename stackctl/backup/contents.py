@@ -147,7 +147,7 @@ def _is_known(one: Entry, objects: Container[tuple[str, str]]) -> bool:
 
 
 def reassigned(schema: Iterable[str], kept: Iterable[tuple[str, str, str]], owner: str) -> list[str]:
-    """Return a line for each role whose objects, or some of them, will belong to the owner."""
+    """Return a line for each role whose objects will partly or all belong to the owner role."""
     every = Counter(unquoted(found[1]) for line in schema if (found := OWNED.fullmatch(line)))
     for *_, role in kept:
         every[role] -= 1

@@ -30,10 +30,14 @@ def main(app: str) -> NoReturn:
 
 def parser(app: str) -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="stackctl", description=f"Runs {app} on this droplet.")
-    top.add_argument("--lock-id", metavar="ID", help="run within the converge that holds the lock with this ID")
-    top.add_argument("--run", metavar="ID", help="do the work in this process, with this run ID (set by systemd)")
-    top.add_argument("--by", default=os.environ.get("SUDO_USER", "root"), help="who started the run (set by systemd)")
-    top.add_argument("--key", help="the owner of the SSH key (set by systemd)")
+    top.add_argument("--lock-id", metavar="ID", help="the ID of the lock that the calling converge holds")
+    top.add_argument(
+        "--run", metavar="ID", help="do the work in this process, under this run ID (systemd passes this option)"
+    )
+    top.add_argument(
+        "--by", default=os.environ.get("SUDO_USER", "root"), help="who started the run (systemd passes this option)"
+    )
+    top.add_argument("--key", help="the name of the SSH key's owner (systemd passes this option)")
     # Without a metavar, the help text would also list the old names of verbs.
     rows = top.add_subparsers(dest="verb", required=True, metavar="VERB")
 

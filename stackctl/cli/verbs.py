@@ -15,7 +15,7 @@ FLAGS = {
     "json": "print JSON",
     "dry-run": "show what would happen, and change nothing",
     "follow": "show the run in progress, or the last run if none is in progress",
-    "nightly": "wait up to an hour for other runs (set by systemd)",
+    "nightly": "wait up to an hour for other runs (systemd passes this option)",
 }
 Parser = argparse.ArgumentParser
 

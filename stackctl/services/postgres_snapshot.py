@@ -86,8 +86,7 @@ class Snapshot:
         """Return the number of rows of each schema.table.
 
         The rows of each table are counted within a savepoint. Rolling back to the savepoint releases the table's lock.
-        The lock must be released, because there may be more tables than a throwaway server can lock at the same time
-        (max_locks_per_transaction).
+        Without this release, a database with many tables would exceed max_locks_per_transaction of a throwaway server.
         """
         return {table.key: self._rows_of(table) for table in self.tables if table.counted}
 

@@ -29,7 +29,7 @@ def enter(name: str, part: str) -> None:
 
 
 def remove_groups(name: str = "", part: str = "") -> None:
-    """Remove the groups of all machines, of one machine, or of one part of a machine.
+    """Remove the cgroups of all machines, of one machine, or of one part of a machine.
 
     Raise OSError if a group is in use.
     """

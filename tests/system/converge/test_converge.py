@@ -44,7 +44,7 @@ DRIFT: dict[str, tuple[str, set[str]]] = {
     ),
     "another environment": (
         f"sed -i 's/INFO/DEBUG/' {PATHS.next_environment}",
-        {"app | Write the app's next environment"},
+        {"app | Write the app environment for the next release"},
     ),
     "edited unit": (
         f"echo OnActiveSec=1h >> /etc/systemd/system/{PATHS.units.trial_timer('')}",

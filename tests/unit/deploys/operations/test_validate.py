@@ -34,7 +34,7 @@ UNTESTED = {
     "Warn about weak passwords": "root is warned by it and refused nothing",
     "Write the login banner {path}": "text for people",
     "Allow only root to schedule jobs in {path}": "a list of one name",
-    "Write the app's next environment": "stackctl reads it before each release, and refuses it by name",
+    "Write the app environment for the next release": "stackctl reads it before each release, and refuses it by name",
     "Write PostgreSQL's password": "a password",
     "Write Redis's password": "a password",
 }
@@ -167,7 +167,7 @@ def test_a_secret_is_root_s_to_read_alone() -> None:
     secret = {name: arguments.get("mode") for name, arguments in placing().items() if arguments.get("secret") == "True"}
     assert secret == dict.fromkeys(
         [
-            "Write the app's next environment",
+            "Write the app environment for the next release",
             "Write PostgreSQL's password",
             "Write Redis's password",
             "Write the registry's login",

@@ -1,4 +1,4 @@
-"""Fixtures of the tests of rotations."""
+"""Fixtures for the tests of rotations."""
 
 from __future__ import annotations
 
