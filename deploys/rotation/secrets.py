@@ -83,7 +83,10 @@ SECRETS = {
         keep_on_failure=True,
     ),
     "REGISTRY_PASSWORD": Secret(
-        description="The token for pulling the app's image. Create the new token at the registry, with the right to pull and no other.",
+        description=(
+            "The token for pulling the app's image. "
+            "At the registry, create the new token with the right to pull and no other."
+        ),
         during="Both tokens work until you revoke the old one. Running containers need neither token.",
         after="Revoke the old token at the registry now.",
         check="deploys/checks/registry.py",

@@ -77,7 +77,7 @@ def amcheck(paths: Paths, machine: Machine, postgres: Postgres, alone: AbstractC
     durable.write(paths.amcheck_failure, f"{ran.stdout}{ran.stderr}".encode())
     raise PersonNeededError(
         f"pg_amcheck found damage: {ran.reason}",
-        next_step=f"sudo cat {paths.amcheck_failure}, then follow docs/how-to/runbook.md",
+        next_step=f"sudo cat {paths.amcheck_failure}, then see docs/how-to/runbook.md",
     )
 
 
@@ -102,7 +102,7 @@ def problems(paths: Paths, machine: Machine, *, weekly: bool) -> list[str]:
         )
     if paths.amcheck_failure.exists():
         lines.append(
-            f"PostgreSQL's files are damaged. Next: sudo cat {paths.amcheck_failure}, then follow docs/how-to/runbook.md"
+            f"PostgreSQL's files are damaged. Next: sudo cat {paths.amcheck_failure}, then see docs/how-to/runbook.md"
         )
     if weekly and paths.amcheck_looked.exists():
         looked = datetime.fromisoformat(paths.amcheck_looked.read_text().strip())
