@@ -89,7 +89,7 @@ test: lab-ready ## run the checks that CI runs for each push: lint, unit tests, 
 	@$(MAKE) -j2 lab-up lint unit # -j2: the lab boots while the checks that need no lab run
 	$(PYTHON) -m pytest --ignore-glob='tests/unit/*'
 
-lab-up: lab-ready ## boot the lab's machines: the world, the neighbour and DROPLETS droplets
+lab-up: lab-ready ## boot the lab: its servers (world), a neighbour, and as many droplets as DROPLETS says
 	$(PYTHON) -m tests.lab up --droplets $(DROPLETS)
 
 lab-down: setup ## remove the lab, but keep its cache

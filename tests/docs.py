@@ -162,7 +162,7 @@ class Value:
 
 
 def values_of(source: str) -> Iterator[Value]:
-    """Yield the values of a file in group_data, in its order."""
+    """Yield the values in a file of group_data, in the order of that file."""
     assigned = {node.lineno: node for node in ast.parse(source).body if isinstance(node, ast.Assign | ast.AnnAssign)}
     section = introduction = ""
     above: list[str] = []

@@ -34,7 +34,7 @@ def ci(settings: Settings) -> None:
     for path in host.loop((HOME, f"{HOME}/.ssh")):
         files.directory(name=f"Create {path} for root", path=path, user="root", group="root", mode="755")
     atomic_file(
-        name="Install CI's keys, each bound to the gate",
+        name="Install CI's keys, each of which can only run the gate",
         dest=KEYS,
         content=authorized_keys(settings),
         validate="ssh-keygen -l -f %s",

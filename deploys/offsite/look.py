@@ -1,4 +1,4 @@
-"""Compares the snapshots in the off-site storage with those seen at earlier looks: `make offsite ENV=prod`.
+"""Compares the snapshots in the off-site storage with the snapshots that earlier runs saw: `make offsite ENV=prod`.
 
 The ledger is a file in the checkout, which the droplet cannot reach. For each snapshot, the ledger has the manifest's
 hash, the storage's date, and the day on which the snapshot was first seen. An intruder on the droplet can send

@@ -82,7 +82,7 @@ def read(text: str, snapshot: Snapshot) -> Manifest:
 def judged(found: Iterable[Stored]) -> list[Stored]:
     """Return the snapshots with their doubts, oldest first.
 
-    Snapshots are ordered by time and not by number, because the last number is kept on the droplet's disk, which may be
+    Snapshots are ordered by time and not by number. The last number is kept on the droplet's disk, and that disk may be
     set back to a provider's snapshot.
     """
     in_order = sorted(found, key=lambda one: (one.manifest.time, one.manifest.sequence, one.snapshot.id))

@@ -111,7 +111,7 @@ def remove(paths: Paths, config: Config, machine: Machine, names: Sequence[str])
     for name in names:
         if name not in by_name or by_name[name].remedy != "remove" or not can_be_typed(name):
             raise RefusedError(
-                f"{name} is not the name of a foreign finding that can be removed. Nothing was changed",
+                f"{name} is not the name of a foreign thing that can be removed. Nothing was changed",
                 next_step="sudo stackctl status, which lists what can be removed",
             )
     for name in names:

@@ -157,7 +157,7 @@ class _Watch:
     def _check_answers(self) -> Tally:
         tally = self.flip.mark.since(self.flip.at)
         if risen(self.before, tally):
-            raise FailedError(f"since the flip {tally}; before the flip {self.before}")
+            raise FailedError(f"since the flip: {tally}; before the flip: {self.before}")
         return tally
 
     def _check_containers(self) -> None:

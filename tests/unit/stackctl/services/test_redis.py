@@ -135,7 +135,7 @@ def test_a_link_of_uid_999_leads_to_no_file_of_root_s(
 def test_a_link_or_fifo_in_a_backup_is_not_copied_to_redis(
     there: Path, rdb: Path, outside: Path, plant: Callable[[Path, Path], None], kind: str
 ) -> None:
-    """In attack S8, a restore followed a link and made a copy of a file of the host, which uid 999 could read."""
+    """In attack S8, a restore followed a link and copied a file of the host, and uid 999 could read the copy."""
     rdb.unlink()
     plant(rdb, outside)
     with pytest.raises(FailedError, match=kind):
