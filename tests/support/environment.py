@@ -7,6 +7,7 @@ import runpy
 import shlex
 import subprocess
 import tempfile
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -28,6 +29,17 @@ GROUPS = ("edge", "app", "data", "monitor")
 def status(host: Host) -> dict[str, Any]:
     """Return the output of `stackctl status --json` on a host of the group `app`, with or without problems."""
     return dict(json.loads(host.run("stackctl status --json").stdout))
+
+
+def lasting_problems(host: Host, seconds: float = 120) -> list[str]:
+    """Return [] as soon as `stackctl status` shows no problem, or the problems that are left after `seconds`.
+
+    After each failed delivery, Telegram waits longer. So an update may wait for a while after its cause has gone.
+    """
+    deadline = time.monotonic() + seconds
+    while (problems := list(status(host)["problems"])) and time.monotonic() < deadline:
+        time.sleep(1)
+    return problems
 
 
 @dataclass(frozen=True)

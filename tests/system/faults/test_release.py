@@ -18,7 +18,7 @@ from tests.lab import machine
 from tests.lab.demo import deliver_an_update, post, webhook_is_set
 from tests.lab.layout import ENV_FILE, by_name
 from tests.support import converge
-from tests.support.environment import Environment, status
+from tests.support.environment import Environment, lasting_problems, status
 from tests.support.load import Target, load
 from tests.support.small_disk import fill, small_disk
 from tests.support.under_way import DROPLET, UnderWay
@@ -146,9 +146,7 @@ def test_a_release_that_telegram_complains_of_is_undone(droplet: Host) -> None:
         assert "Telegram reports an error: " in output.splitlines()[-1]
         (problem,) = status(droplet)["problems"]
         assert "updates wait at Telegram, which can't deliver them" in problem
-    deadline = time.monotonic() + 120  # Telegram waits longer after each failed attempt
-    while status(droplet)["problems"] and time.monotonic() < deadline:
-        time.sleep(1)
+    assert not lasting_problems(droplet)
     assert_all_is_well(droplet, tag)
 
 

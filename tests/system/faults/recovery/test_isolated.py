@@ -15,7 +15,7 @@ from tests.lab.drill import JOB
 from tests.lab.layout import WORLD
 from tests.support import converge
 from tests.support.data import Database
-from tests.support.environment import Environment, status
+from tests.support.environment import Environment, lasting_problems, status
 
 pytestmark = pytest.mark.group("app")
 
@@ -74,7 +74,7 @@ def test_an_isolated_droplet_reads_the_off_site_backups_and_adds_none(copy: Host
 
 def test_once_live_it_does_what_was_left_to_do(copy: Host, database: Database) -> None:
     converge.site("--data", "isolated=false")
-    assert (status(copy)["isolated"], status(copy)["problems"]) == (False, [])
+    assert (status(copy)["isolated"], lasting_problems(copy)) == (False, [])
     (update,) = post("/lab/updates", {"count": 1, "text": "/offers"})["update_ids"]
     deadline = time.monotonic() + SOON_S
     left = "SELECT count(*) FROM jobs WHERE kind = 'notify' AND finished_at IS NULL"
