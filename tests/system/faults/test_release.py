@@ -367,7 +367,7 @@ def test_a_bot_that_deletes_its_webhook_keeps_hearing(lab: Environment, droplet:
 
 def test_a_deleted_webhook_is_reported_and_mended_by_a_converge(droplet: Host) -> None:
     take_webhook_back()
-    told = "Telegram has no webhook, so the bot receives nothing"
+    told = "somebody called deleteWebhook, so Telegram has no webhook"
     report = json.loads(droplet.run("stackctl status --json").stdout)
     assert [line for line in report["drift"] if line.startswith(told)]
     assert any(name.endswith("if it does not run as declared") for name in converge.planned())
