@@ -131,18 +131,16 @@ def redis_password(  # noqa: PLR0913 - two users and a file
 ) -> Commands:
     """Make Redis accept the app's password, now and after a restart.
 
-    The operation also sets the permissions of the app's user, and the administrator's password. Redis still accepts its
-    present passwords, because the live release uses one of these passwords until the next release is live. Redis
-    accepts these passwords even if the converge stops or Redis restarts in between. With `exclusive`, Redis accepts
-    only the app's new password. Open connections stay open.
+    The operation also sets the permissions of the app's user, and the administrator's password. Redis keeps its present
+    passwords, even over a restart, because the live release uses one of them until the next release is live. With
+    `exclusive`, Redis accepts only the app's new password. Open connections stay open.
 
     + administrator: the file on the droplet that holds the administrator's password
     + dest: the file that Redis reads from standard input when Redis starts
     + directives: the other lines of the file `dest`
     """
     user = host.get_fact(RedisUsers, container=container)
-    # When the first converge is planned, the file does not exist yet, because an earlier operation of the same converge
-    # creates the file.
+    # When the first converge is planned, the file does not exist yet. An earlier operation creates it.
     admin = host.get_fact(Sha256File, path=administrator) or "0" * 64
     wanted = sha256(password.encode()).hexdigest()
     others = user.passwords - {wanted}
@@ -162,8 +160,7 @@ def redis_password(  # noqa: PLR0913 - two users and a file
     yield _send_to_redis(
         "administrator" if user.by_administrator else "password",
         container,
-        # Set the administrator first, because the second command may forbid ACL SETUSER to the user who sends the
-        # command.
+        # Set the administrator first, because the second command may forbid ACL SETUSER to its sender.
         [
             f"ACL SETUSER {ADMINISTRATOR} reset {_admin(admin)}",
             f"ACL SETUSER default {'resetpass ' if exclusive else ''}#{wanted} {APP}",

@@ -41,8 +41,7 @@ def atomic_file(  # noqa: PLR0913 - a file has this many properties
     """Write `content` to `dest` atomically. A missing directory is created.
 
     + notify: the handler that puts the file in force. The handler is marked as pending before the change.
-    + validate: a shell command that tests the new file before the old file is replaced. `%s` stands for the path of the
-      new file, as in Ansible. If the test fails, the old file is kept.
+    + validate: a shell command that tests the new file (`%s` is its path). If the test fails, the old file stays.
     + secret: whether pyinfra's `--diff` hides the content. Even without `secret`, the content is sent over standard
       input, and never in an argument list.
     """

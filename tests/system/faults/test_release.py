@@ -376,9 +376,7 @@ def test_a_deleted_webhook_is_reported_and_mended_by_a_converge(droplet: Host) -
     assert converge.planned() == set()
 
 
-# The tests below are last, because no rollback passes a contract migration, so the droplet must be recreated.
-
-
+# This test is last, because no rollback passes a contract migration, so the droplet must be recreated.
 def test_a_rollback_past_a_contract_is_refused_with_the_reason(lab: Environment, droplet: Host) -> None:
     try:
         droplet.check_output("stackctl release 1.1.0")
