@@ -38,7 +38,8 @@ def main(mode: str, *arguments: str) -> None:
     if found and mode != "files":
         time.sleep(1)
         found = [path for path in found if secrets.search(content(path))]
-    print(*found, sep="\n")
+    for path in found:
+        print(path)
 
 
 def changed(since: float, folders: Iterable[str]) -> Iterator[str]:
