@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 
-# ENV: the environment, which is `lab` (the default), `staging` or `prod`
+# ENV: the environment, which is `lab` (the default), `vm`, `staging` or `prod`
 # TAG: the image tag for `release` or `rollback`
 # KEY: the name of the secret that `rotate` replaces
 # ID: the ID of the backup for `restore`, or `latest` (the default)
@@ -37,12 +37,12 @@ $(if $(UNKNOWN),$(error $(strip There is no variable $(firstword $(UNKNOWN)) $(L
 # The recipes read these variables from the shell's environment, so no value needs quoting.
 export TAG KEY ID YES SNAPSHOT BESIDE REMOVE
 INVENTORY := inventories/$(ENV).py
-$(if $(wildcard $(INVENTORY)),,$(error ENV=$(ENV) is no environment. Nothing was changed. Next: choose lab, staging or prod))
+$(if $(wildcard $(INVENTORY)),,$(error ENV=$(ENV) is no environment. Nothing was changed. Next: choose lab, vm, staging or prod))
 PYTHON := .venv/bin/python
 # With -y pyinfra does not ask for confirmation. To ask, pyinfra would evaluate everything twice. `make plan` shows the plan.
 PYINFRA := $(PYTHON) -m pyinfra -y $(INVENTORY)
 
-.PHONY: help setup lab-ready demo test lint docs unit lab-up lab-down lab-ssh plan site isolate promote verify status release rollback \
+.PHONY: help setup lab-ready vm-ready demo test lint docs unit lab-up lab-down lab-ssh vm vm-tests plan site isolate promote verify status release rollback \
 	backup restore drill load faults audit attack rotate leaks lock offsite prune live canary
 
 # Old names of targets, each as OLD=NEW. An old name works until OLD_NAMES_END (stackctl/core/old_names.py), and prints the new name.
@@ -54,7 +54,7 @@ canary: leaks
 
 help: ## list the targets and variables
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' Makefile
-	@echo "  Variables: ENV=lab|staging|prod (now: $(ENV)), $(filter-out ENV PYTHON,$(KNOWN))"
+	@echo "  Variables: ENV=lab|vm|staging|prod (now: $(ENV)), $(filter-out ENV PYTHON,$(KNOWN))"
 
 setup: .venv/.installed ## create the virtual environment from the lock file
 
@@ -67,8 +67,11 @@ setup: .venv/.installed ## create the virtual environment from the lock file
 
 # The lab's packages are installed first, because one of them creates the virtual environment.
 lab-ready:
-	@tests/lab/install
+	@tests/lab/install packages.txt
 	@$(MAKE) setup
+
+vm-ready: lab-ready
+	@tests/lab/install packages-vm.txt
 
 demo: lab-ready ## converge a bare droplet in the lab, release the bot and deliver a Telegram update to it
 	@$(PYTHON) -m tests.lab.demo
@@ -97,6 +100,12 @@ lab-down: setup ## remove the lab, but keep its cache
 
 lab-ssh: setup ## open a shell on the lab's first droplet
 	$(PYTHON) -m tests.lab ssh droplet1
+
+vm: vm-ready ## boot the lab's virtual machine, which has a kernel of its own and is the environment `vm`
+	$(PYTHON) -m tests.lab up --droplets 0 --vm
+
+vm-tests: vm ## test the virtual machine with power cuts, full disks, too little memory and a wrong clock (hours without KVM)
+	$(PYTHON) -m pytest tests/system/vm --env vm
 
 plan: setup ## show the changes that `make site` would make on ENV, with diffs
 	@$(PYTHON) -m deploys.converge.plan $(INVENTORY)

@@ -106,7 +106,8 @@ ready_path = "/ready"  # Path at which the app answers 200 when it can serve req
 version_path = "/health"  # Path at which the app answers with its version. None if there is no such path.
 
 # == Releases ==
-healthy_timeout_s = 120  # Seconds that a new release may take to become healthy.
+# Seconds that a new release may take to become healthy, and that the image's command `schema` may take.
+healthy_timeout_s = 120
 migrate_timeout_s = 300  # Seconds that all migrations of a release may take together.
 # Seconds for which stackctl watches a new release after the flip. The old release keeps running during the watch.
 watch_s = 30

@@ -28,7 +28,7 @@ settings.load_profile("ci" if os.environ.get("CI") else "marketplace-infra")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--env", default="lab", choices=["lab", "staging", "prod"], help="the environment to check")
+    parser.addoption("--env", default="lab", choices=["lab", "vm", "staging", "prod"], help="the environment to check")
     parser.addoption("--data", action="append", default=[], help="NAME=JSON, as for the converge")
     parser.addoption("--as-is", action="store_true", help="check the lab as it is, without a converge")
 
@@ -90,7 +90,7 @@ def family(request: pytest.FixtureRequest, outside: Host, env: Environment) -> s
     """
     domain = env.settings.values.domain
     if request.param == "-6" and outside.run(f"getent ahostsv6 {domain} | grep -v ::ffff:").rc != 0:
-        without = pytest.fail if env.name == "lab" else pytest.skip
+        without = pytest.fail if env.in_lab else pytest.skip
         without(f"{domain} has no IPv6 address")
     return str(request.param)
 

@@ -20,7 +20,7 @@ from deploys.operations.handlers import Handler
 from stackctl.cli.background import PROGRAM
 from stackctl.core.paths import Paths
 
-LOGIN_TIMEOUT_S = 60
+LOGIN_TIMEOUT_S = 100  # less than the two minutes of a trial, and enough for a login on a slow machine
 # Do not reload sshd, but restart sshd, which ends no session. A reload would return before sshd has read the new
 # configuration, so the new login would test the old configuration.
 RESTART_SSHD = Handler("ssh", ["sshd -t", "systemctl restart ssh.service"])
@@ -131,8 +131,8 @@ def _revert_notice(host: Host, trial: str) -> str:
         asked = False
     if not asked:
         return (
-            "The droplet is unreachable. The droplet reverts an unconfirmed change by itself two minutes after the "
-            "change began. Next: wait, then run the same command again"
+            "The droplet is unreachable. The droplet reverts an unconfirmed change by itself after two minutes. "
+            "Next: wait, then run the same command again"
         )
     if not said.stdout:
         return "The trial is over. Next: sudo stackctl history, which shows whether the change was reverted"

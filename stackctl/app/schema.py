@@ -11,7 +11,6 @@ from stackctl.core.errors import FailedError, RefusedError
 from stackctl.core.program import TIMED_OUT
 from stackctl.services import compose
 
-READ_TIMEOUT = 60
 REVISION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,127}", re.ASCII)
 """The form in which migration tools name revisions."""
 
@@ -31,7 +30,7 @@ def read(stack: Stack, project: str, env: Mapping[str, str], release: Release) -
     Raises FailedError if the answer is missing or breaks the app contract.
     """
     argv = compose.one_shot(project, stack.paths.app_yaml, _name(stack, "schema", release), "schema", "--json")
-    ran = stack.machine.run(argv, env, READ_TIMEOUT)
+    ran = stack.machine.run(argv, env, stack.config.healthy_timeout)
     if ran.code:
         raise FailedError(f"`schema --json` failed (exit code {ran.code}): {ran.reason}", ran.tail())
     try:

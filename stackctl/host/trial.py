@@ -6,9 +6,11 @@ First `begin` copies the files and starts a timer, then the converge makes the c
 `confirm`. A trial ends when the record of the trial is removed. If anything crashes before the record is removed, the
 timer or the next boot restores the copies. The copies always contain the last confirmed state, because a second `begin`
 keeps the copies that the first `begin` made. The converge makes the change through `run`, which refuses every command
-once the trial has expired, because such a late change would never be reverted.
+once the trial has expired, because such a late change would never be reverted. After each command the time starts
+again, so that the time which our own commands take on a slow machine is not taken from the confirmation.
 """
 
+import dataclasses
 import math
 import os
 import shutil
@@ -26,7 +28,7 @@ from stackctl.core.program import TIMED_OUT, Result
 from stackctl.core.records import RecordError
 
 CONFIRM_TIMEOUT_S = 120
-"""A change that is not confirmed within this time is reverted."""
+"""A change that is not confirmed within this time after its last command is reverted."""
 POLL_S = 5
 """The interval at which the timer looks for an expired trial."""
 LOCK_TIMEOUT_S = 30.0
@@ -62,31 +64,32 @@ def begin(paths: Paths, machine: Machine, name: str) -> str:
     if earlier:
         _copies(paths, earlier)
     files = earlier.files if earlier else _keep_copies(paths, name)
-    now, due = machine.now(), machine.monotonic() + CONFIRM_TIMEOUT_S
+    since = machine.now().isoformat(timespec="seconds")
+    trial = _restarted(Trial(name, since, "", 0, files, machine.boot_id()), machine)
     timer = paths.units.trial_timer(name)
     # Start the timer before writing the record, because a trial without a timer would be reverted only at the next
     # boot. The timer waits for the lock of trials, which this process holds.
     armed = machine.run(["systemctl", "restart", timer])
     if armed.code:
         raise FailedError(f"cannot start {timer}: {armed.reason}. Nothing was changed")
-    until = (now + timedelta(seconds=CONFIRM_TIMEOUT_S)).isoformat(timespec="seconds")
-    trial = Trial(name, now.isoformat(timespec="seconds"), until, due, files, machine.boot_id())
     durable.write(paths.trial_record(name), records.dumps(trial))
-    return until
+    return trial.until
 
 
 def run(paths: Paths, machine: Machine, name: str, command: str) -> int:
-    """Run one command of the change while the trial lasts, and return the command's exit code.
+    """Run one command of the change while the trial lasts, then start the trial's time again.
+
+    Return the command's exit code.
 
     The caller holds the lock of trials. So a revert waits until the command has ended, and no command starts after a
     revert.
     """
     trial = _recorded(paths, name)
     left = seconds_left(trial, machine) if trial else 0
-    if left <= 0:
+    if not trial or left <= 0:
         raise RefusedError(
-            f"no change to {name} is on trial any more, because the change took longer than two minutes. The droplet "
-            "reverts the change by itself (stackctl history)",
+            f"no change to {name} is on trial any more, because two minutes passed since its last command. The "
+            "droplet reverts the change by itself (stackctl history)",
             next_step="run the converge again",
         )
     code = machine.run_attached(["sh", "-c", command], left)
@@ -95,6 +98,7 @@ def run(paths: Paths, machine: Machine, name: str, command: str) -> int:
             f"the change to {name} took longer than its trial. The droplet reverts the change by itself",
             next_step="run the converge again",
         )
+    durable.write(paths.trial_record(name), records.dumps(_restarted(trial, machine)))
     return code
 
 
@@ -113,6 +117,13 @@ def expired(paths: Paths, machine: Machine, name: str) -> bool:
     """Return whether the trial has expired without a confirmation."""
     trial = _recorded(paths, name)
     return trial is not None and seconds_left(trial, machine) <= 0
+
+
+def _restarted(trial: Trial, machine: Machine) -> Trial:
+    """Return the trial with its whole time left."""
+    until = machine.now() + timedelta(seconds=CONFIRM_TIMEOUT_S)
+    due = machine.monotonic() + CONFIRM_TIMEOUT_S
+    return dataclasses.replace(trial, until=until.isoformat(timespec="seconds"), due=due)
 
 
 def seconds_left(trial: Trial, machine: Machine) -> float:

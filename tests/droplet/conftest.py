@@ -19,7 +19,7 @@ NEEDED = ("ssh", "curl", "openssl", "nmap")
 @pytest.fixture(scope="session", autouse=True)
 def _there(request: pytest.FixtureRequest, env: Environment) -> None:
     if env.name != "lab":
-        if why := unfit(env.settings.values.domain):
+        if not env.in_lab and (why := unfit(env.settings.values.domain)):
             pytest.exit(f"{why} No check ran.", returncode=pytest.ExitCode.USAGE_ERROR)
         return
     request.getfixturevalue("lab")

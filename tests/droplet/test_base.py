@@ -8,13 +8,9 @@ import pytest
 from testinfra.host import Host
 
 from deploys import build
-from tests.support.environment import Environment
+from tests.support.environment import Environment, contained
 
 pytestmark = pytest.mark.group("everywhere")
-
-
-def contained(droplet: Host) -> bool:
-    return bool(droplet.run("systemd-detect-virt --container").rc == 0)
 
 
 def test_debian_13(droplet: Host) -> None:
@@ -76,6 +72,9 @@ def test_swap_is_on_where_the_machine_allows_it(droplet: Host, env: Environment)
         return
     sizes = droplet.check_output("swapon --show=SIZE --bytes --noheadings /swapfile 2>/dev/null || true").split()
     assert abs(sum(map(int, sizes)) - env.settings.values.swap_mib * 2**20) < 2**20
+    declared = [line.split() for line in droplet.file("/etc/fstab").content_string.splitlines()]
+    at_boot = [fields[1:3] for fields in declared if fields[:1] == ["/swapfile"]]
+    assert at_boot == ([["none", "swap"]] if env.settings.values.swap_mib else [])
 
 
 def test_the_operator_becomes_root_with_a_key_and_no_password(droplet: Host, env: Environment) -> None:

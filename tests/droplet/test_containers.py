@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from testinfra.host import Host
 
-from tests.support.environment import Environment
+from tests.support.environment import Environment, contained
 
 pytestmark = pytest.mark.group("app")
 
@@ -58,6 +58,26 @@ def test_containers_get_no_new_privileges_and_few_processes(containers: dict[str
     for service, it in containers.items():
         assert it["SecurityOpt"] == ["no-new-privileges:true"], service
         assert 0 < it["PidsLimit"] <= 512, service
+
+
+def test_apparmor_confines_the_processes_of_containers(droplet: Host, containers: dict[str, Any]) -> None:
+    """CIS Docker 5.1. A container of the lab has its host's kernel, so the test needs a machine with its own kernel."""
+    if contained(droplet):
+        assert not droplet.file("/sys/kernel/security/apparmor").exists
+        return
+    for service, it in containers.items():
+        pid = droplet.check_output(f"docker inspect -f '{{{{.State.Pid}}}}' {it['Id']}")
+        assert droplet.check_output(f"cat /proc/{pid}/attr/current") == "docker-default (enforce)", service
+
+
+def test_the_kernel_enforces_the_limits_of_containers(droplet: Host, containers: dict[str, Any]) -> None:
+    """CIS Docker 5.10 and 5.28. The kernel's control groups have the memory and pids limits that Docker was given."""
+    if contained(droplet):
+        return  # the control groups belong to the host, which may use version 1
+    for service, it in containers.items():
+        group = f"/sys/fs/cgroup/system.slice/docker-{it['Id']}.scope"
+        limits = droplet.check_output(f"cd {group} && cat memory.max memory.swap.max pids.max").split()
+        assert limits == [str(it["Memory"]), str(it["MemorySwap"] - it["Memory"]), str(it["PidsLimit"])], service
 
 
 def test_the_root_file_system_of_containers_is_read_only(containers: dict[str, Any], env: Environment) -> None:

@@ -90,5 +90,5 @@ def test_from_outside_only_three_ports_answer(outside: Host, env: Environment, f
     """Scan every port in the lab. In other environments, scan only the ports that a mistake could open."""
     domain = env.settings.values.domain
     assert open_ports(outside, domain, family, f"-p 22,80,443,{INSIDE}") == OPEN
-    if env.name == "lab":
+    if env.in_lab:
         assert open_ports(outside, domain, family, "-p- --min-rate 50000 --max-retries 0") <= OPEN

@@ -20,7 +20,7 @@ def main() -> int:
             os.execvp(ssh[0], ssh)  # noqa: S606  ssh takes over the terminal
         host.check()
         if arguments.verb == "up":
-            lab.up(arguments.droplets)
+            lab.up(arguments.droplets, vm=arguments.vm)
         elif arguments.verb == "down":
             lab.down()
         elif arguments.verb == "status":
@@ -42,7 +42,8 @@ def _arguments() -> argparse.Namespace:
     )
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     up = verbs.add_parser("up", help="create and boot the missing machines")
-    up.add_argument("--droplets", type=int, default=1, choices=range(1, MOST_DROPLETS + 1), metavar="N")
+    up.add_argument("--droplets", type=int, default=1, choices=range(MOST_DROPLETS + 1), metavar="N")
+    up.add_argument("--vm", action="store_true", help="also the virtual machine, which has a kernel of its own")
     verbs.add_parser("down", help="remove the lab except its cache")
     verbs.add_parser("status", help="show which machines are running")
     ssh = verbs.add_parser("ssh", help="log in to a machine, or run a command on it")

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import bcrypt
 
-from tests.lab import authority, keys, network, rootfs, secrets_file
+from tests.lab import authority, keys, network, qemu, rootfs, secrets_file
 from tests.lab.layout import ALIASES, CHECKOUT, DOMAIN, ENV_FILE, GATEWAY, MACHINES, NETWORK4, NETWORK6, WORLD, Machine
 from tests.lab.rootfs import BASE, Recipe
 
@@ -20,12 +20,13 @@ HTPASSWD = "etc/docker/registry/htpasswd"
 TOKENS = "etc/telegram/tokens"
 S3_KEYS = "etc/s3/keys"
 S3_OPERATOR = "etc/s3/operator.conf"
+CGROUPS = "etc/systemd/system/lab-cgroups.service"
 RCLONE = Path(sys.executable).parent / "rclone"
 
 AROUND = Recipe(
     name="world",
     packages=(
-        *(*BASE.packages, "curl", "dnsmasq", "pebble", "python3-aiohttp"),
+        *(*BASE.packages, "chrony", "curl", "dnsmasq", "pebble", "python3-aiohttp"),
         *("docker-registry", "docker.io", "docker-cli", "docker-buildx", "iptables", "nginx"),
     ),
     # Docker starts only to build images. nginx runs only as the proxy of the S3 store (s3-door.service).
@@ -83,11 +84,15 @@ def droplet(machine: Machine) -> Blueprint:
         f"{seed}/user-data": _text(user_data),
         f"{seed}/meta-data": _text(f"instance-id: {uuid.uuid4()}\nlocal-hostname: {machine.name}\n"),
     }
-    return Blueprint(BASE, _common(machine) | files, _host_key(machine) | identity, ENABLE)
+    files |= _common(machine)
+    if machine.is_virtual:
+        del files[CGROUPS]
+        return Blueprint(qemu.ROOT, files | {"etc/fstab": _text(qemu.FSTAB)}, _host_key(machine) | identity, ())
+    return Blueprint(BASE, files, _host_key(machine) | identity, ENABLE)
 
 
 def world() -> Blueprint:
-    """Return the blueprint of world: DNS, ACME, registry, Telegram and S3 store (tests/lab/world)."""
+    """Return the blueprint of world: DNS, time, ACME, registry, Telegram and S3 store (tests/lab/world)."""
     files = _around(WORLD) | {
         "etc/dnsmasq.d/hosts.conf": _text(dnsmasq_hosts() + "".join(f"server={ip}\n" for ip in network.resolvers())),
         "etc/lab/world.crt": File(authority.WORLD_CERTIFICATE.read_bytes()),
@@ -97,7 +102,7 @@ def world() -> Blueprint:
         **_tree(HERE / "world/etc", "etc"),
     }
     identity = _host_key(WORLD) | world_secrets()
-    services = "systemctl enable dnsmasq pebble acme.socket docker-registry docker.socket telegram s3 s3-door"
+    services = "systemctl enable chrony dnsmasq pebble acme.socket docker-registry docker.socket telegram s3 s3-door"
     return Blueprint(AROUND, files, identity, (*ENABLE, TRUST, services))
 
 
@@ -146,6 +151,7 @@ def network_file(machine: Machine) -> str:
         "[Network]\n"
         f"Address={machine.ipv4}/{NETWORK4.prefixlen}\n"
         f"Gateway={GATEWAY.ipv4}\n"
+        f"NTP={WORLD.ipv4}\n"
         "IPv6AcceptRA=no\n\n"
         "[Address]\n"
         f"Address={machine.ipv6}/{NETWORK6.prefixlen}\n"

@@ -17,9 +17,10 @@ import requests
 from deploys.secrets.env_file import read_env_file
 from tests.lab import host, lab
 from tests.lab.host import LabError, say
-from tests.lab.layout import CHECKOUT, ENV_FILE, WORLD, by_name
+from tests.lab.layout import CHECKOUT, DOMAIN, ENV_FILE, VM, WORLD, by_name
 
 TAG = "1.0.0"
+ENVIRONMENT = "lab"
 DROPLET = "droplet1"
 TELEGRAM = f"http://{WORLD.ipv4}:8081"
 WEBHOOK = "https://bot.lab.test/webhook/telegram"
@@ -57,53 +58,59 @@ To use a droplet at DigitalOcean: docs/getting-started.md"""
 
 
 @cache
-def converged_and_released() -> None:
-    """Start the lab, converge its first droplet and release the bot. A second call in the same process does nothing."""
+def converged_and_released(environment: str = ENVIRONMENT) -> None:
+    """Start the lab, converge a machine and release the bot: the first droplet, or the virtual machine.
+
+    A second call in the same process does nothing.
+    """
     host.check()
-    lab.up(1)
-    drop_old_certificate()
-    make_repository()
-    converge()
-    live = status()["release"]
+    is_vm = environment == VM.name
+    lab.up(0 if is_vm else 1, vm=is_vm)
+    machine, domain = (VM.name, f"{VM.name}.{DOMAIN}") if is_vm else (DROPLET, f"bot.{DOMAIN}")
+    drop_old_certificate(machine, domain)
+    make_repository(environment)
+    converge(environment)
+    live = status(machine)["release"]
     # In a new world, Telegram knows no webhook until a release sets the webhook.
-    if live is None or not webhook_is_set():
+    if live is None or not webhook_is_set(domain):
         tag = live["tag"] if live else TAG
         say(f"Releasing the bot {tag}")
-        release(tag)
+        release(tag, environment)
 
 
-def drop_old_certificate() -> None:
-    """Delete the droplet's certificate if an earlier world issued the certificate.
+def drop_old_certificate(machine: str, domain: str) -> None:
+    """Delete the machine's certificate if an earlier world issued the certificate.
 
     Each world has its own root certificate.
     """
     untrusted = 60  # curl's exit code
-    looked = ssh("neighbour", "curl -sS --max-time 5 -o /dev/null --cacert /root/acme-root.pem https://bot.lab.test/")
+    looked = ssh("neighbour", f"curl -sS --max-time 5 -o /dev/null --cacert /root/acme-root.pem https://{domain}/")
     if looked.returncode == untrusted:
         say("Deleting the droplet's certificate, which a former world issued. The converge obtains a new one")
-        ssh(DROPLET, "cd /etc/letsencrypt 2>/dev/null && sudo rm -rf live archive renewal accounts")
+        ssh(machine, "cd /etc/letsencrypt 2>/dev/null && sudo rm -rf live archive renewal accounts")
 
 
-def make_repository() -> None:
+def make_repository(environment: str = ENVIRONMENT) -> None:
     """Create the off-site repository, as `make offsite` does, because a new world has no repository."""
-    made = [sys.executable, "-m", "deploys.offsite.setup", "inventories/lab.py"]
+    made = [sys.executable, "-m", "deploys.offsite.setup", f"inventories/{environment}.py"]
     if subprocess.run(made, cwd=CHECKOUT, check=False).returncode:
         raise LabError("The off-site repository was not created, see above. Next: fix the cause, then `make demo`.")
 
 
-def release(tag: str) -> None:
-    pyinfra("deploys/release.py", "--data", f'tag="{tag}"')
+def release(tag: str, environment: str = ENVIRONMENT) -> None:
+    pyinfra("deploys/release.py", "--data", f'tag="{tag}"', environment=environment)
 
 
-def converge() -> None:
-    say("Converging the droplet: pyinfra inventories/lab.py deploys/site.py (about a minute for a bare droplet)")
-    pyinfra("deploys/site.py")
+def converge(environment: str = ENVIRONMENT) -> None:
+    took = "about a minute for a bare droplet" if environment == ENVIRONMENT else "15 minutes if QEMU emulates"
+    say(f"Converging the droplet: pyinfra inventories/{environment}.py deploys/site.py ({took})")
+    pyinfra("deploys/site.py", environment=environment)
 
 
-def pyinfra(*arguments: str) -> None:
-    """Run pyinfra on the lab, and show pyinfra's progress on the terminal."""
+def pyinfra(*arguments: str, environment: str = ENVIRONMENT) -> None:
+    """Run pyinfra on an environment, and show pyinfra's progress on the terminal."""
     run = subprocess.run(
-        [sys.executable, "-m", "pyinfra", "-y", "inventories/lab.py", *arguments], cwd=CHECKOUT, check=False
+        [sys.executable, "-m", "pyinfra", "-y", f"inventories/{environment}.py", *arguments], cwd=CHECKOUT, check=False
     )
     if run.returncode:
         raise LabError(f"pyinfra {arguments[0]} failed, see above. Next: fix the cause, then run the same command.")
@@ -136,10 +143,10 @@ def deliver_an_update(text: str = "/offers") -> int:
     )
 
 
-def webhook_is_set() -> bool:
-    """Return whether the lab's Telegram knows where to send updates."""
+def webhook_is_set(domain: str = f"bot.{DOMAIN}") -> bool:
+    """Return whether the lab's Telegram sends updates to this domain."""
     token = read_env_file(ENV_FILE)["TELEGRAM_BOT_TOKEN"]
-    return bool(post(f"/bot{token}/getWebhookInfo", {})["result"]["url"] == WEBHOOK)
+    return bool(post(f"/bot{token}/getWebhookInfo", {})["result"]["url"] == f"https://{domain}/webhook/telegram")
 
 
 def delivery(update_id: int) -> Any:

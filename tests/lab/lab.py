@@ -22,6 +22,7 @@ from tests.lab.layout import (
     NSPAWN_RUN,
     RUN,
     STATE,
+    VM,
     WORLD,
     Machine,
 )
@@ -53,7 +54,7 @@ def judge(owner: str | None, me: str, *, alive: bool) -> Found:
     return Found.LEFTOVERS if alive or owner else Found.NOTHING
 
 
-def up(droplets: int) -> None:
+def up(droplets: int, *, vm: bool = False) -> None:
     """Create and boot the missing machines. The droplets are booted first, so that they are usable early."""
     with _alone():
         _claim()
@@ -65,7 +66,7 @@ def up(droplets: int) -> None:
         missing = [known for known in (WORLD, NEIGHBOUR) if not known.root.exists()]
         with ThreadPoolExecutor(max_workers=1) as second_core:
             roots = [second_core.submit(rootfs.build, blueprint.of(known).recipe) for known in missing]
-            for droplet in DROPLETS[:droplets]:
+            for droplet in (*DROPLETS[:droplets], *([VM] if vm else [])):
                 ensure(droplet)
             for root in roots:
                 root.result()
@@ -123,7 +124,7 @@ def status() -> str:
     """Return one line per machine with its name, state and addresses."""
     lines = []
     for known in MACHINES:
-        if processes.leader(known.name):
+        if machine.first_process(known):
             lines.append(f"{known.name:10} on   {known.ipv4}  {known.ipv6}")
         elif known.root.exists():
             lines.append(f"{known.name:10} off")

@@ -29,6 +29,8 @@ class Machine:
     name: str
     host: int
     user: str
+    is_virtual: bool = False
+    """True for a virtual machine (tests/lab/qemu.py). False for a container, which has the kernel of this computer."""
 
     @property
     def ipv4(self) -> IPv4Address:
@@ -47,7 +49,7 @@ class Machine:
 
     @property
     def root(self) -> Path:
-        """The root file system."""
+        """The directory of a container's root file system, or of a virtual machine's disk."""
         return STATE / "machines" / self.name
 
     @property
@@ -60,7 +62,8 @@ GATEWAY = Machine("gateway", 1, "")  # this computer on the lab's network
 WORLD = Machine("world", 2, "root")
 NEIGHBOUR = Machine("neighbour", 3, "root")
 DROPLETS = tuple(Machine(f"droplet{number}", 10 + number, "deploy") for number in range(1, MOST_DROPLETS + 1))
-MACHINES = (*DROPLETS, WORLD, NEIGHBOUR)
+VM = Machine("vm", 20, "deploy", is_virtual=True)
+MACHINES = (*DROPLETS, VM, WORLD, NEIGHBOUR)
 
 # Other names of the machines, one for each service.
 ALIASES = {"droplet1": ("bot",), "world": ("registry", "acme", "telegram")}

@@ -4,13 +4,15 @@ import contextlib
 import subprocess
 import sys
 import time
+from pathlib import Path
 
-from tests.lab import keys, processes, rootfs
+from tests.lab import keys, processes, qemu, rootfs
 from tests.lab.blueprint import Blueprint
 from tests.lab.host import LabError, run
 from tests.lab.layout import CHECKOUT, NSPAWN_RUN, RUN, Machine
 
-BOOT_TIMEOUT_S = 120.0  # a boot takes four seconds
+BOOT_TIMEOUT_S = 120.0  # a container's boot takes four seconds
+EMULATED_BOOT_TIMEOUT_S = 900.0  # an emulated machine's boot takes minutes
 KEEPER_TIMEOUT_S = 20.0  # the keeper starts within a second
 FINGERPRINT = "etc/lab-fingerprint"
 
@@ -30,7 +32,19 @@ def create(machine: Machine, blueprint: Blueprint) -> None:
         run("chroot", draft, "sh", "-c", command)
     if not machine.is_droplet:  # a droplet gets no file that only the lab needs
         (draft / FINGERPRINT).write_text(blueprint.fingerprint())
+    if machine.is_virtual:
+        draft = _on_a_disk(machine, draft)
     draft.rename(machine.root)
+
+
+def _on_a_disk(machine: Machine, root: Path) -> Path:
+    """Replace a root file system by a directory with a disk of the same content. Return the directory."""
+    directory = root.with_name(f".{machine.name}.disk")
+    rootfs.remove(directory)
+    directory.mkdir()
+    qemu.make_disk(root, directory / qemu.DISK)
+    rootfs.remove(root)
+    return directory
 
 
 def is_outdated(machine: Machine, blueprint: Blueprint) -> bool:
@@ -61,7 +75,7 @@ def start(machine: Machine) -> None:
 
 def wait_for_login(machine: Machine) -> None:
     """Return when ssh can log in. If the machine stops or times out, raise LabError with the end of its console."""
-    deadline = time.monotonic() + BOOT_TIMEOUT_S
+    deadline = time.monotonic() + boot_timeout_s(machine)
     while processes.has_keeper(machine.name) and time.monotonic() < deadline:
         if _ssh_works(machine):
             return
@@ -81,10 +95,18 @@ def inside(machine: Machine, *command: str, stdin: str | bytes | None = None) ->
 
 def reboot(machine: Machine) -> None:
     """Reboot the machine cleanly, and return when ssh can log in again."""
-    before = processes.leader(machine.name)
-    inside(machine, "systemctl", "reboot")
-    deadline = time.monotonic() + 2 * BOOT_TIMEOUT_S  # services may stop slowly
-    while processes.leader(machine.name) in {before, None}:
+    before = first_process(machine)
+    if machine.is_virtual:
+        ssh(machine, "sudo systemctl reboot")
+    else:
+        inside(machine, "systemctl", "reboot")
+    wait_for_reboot(machine, before)
+
+
+def wait_for_reboot(machine: Machine, before: int | None) -> None:
+    """Return when ssh can log in after a reboot. `before` was the machine's first process before the reboot."""
+    deadline = time.monotonic() + 2 * boot_timeout_s(machine)  # services may stop slowly
+    while first_process(machine) in {before, None}:
         if not processes.has_keeper(machine.name) or time.monotonic() > deadline:
             raise LabError(f"{machine.name} did not boot again after its reboot. Next: see {RUN / machine.name}.log")
         time.sleep(0.1)
@@ -93,7 +115,7 @@ def reboot(machine: Machine) -> None:
 
 def crash(machine: Machine) -> None:
     """Kill all processes of the machine at the same time, and boot the machine again."""
-    if processes.leader(machine.name) is None:
+    if first_process(machine) is None:
         raise LabError(f"{machine.name} is off: nothing to crash. Next: `make lab-up`.")
     start(machine)
 
@@ -112,9 +134,22 @@ def destroy(machine: Machine) -> None:
     (RUN / f"{machine.name}.log").unlink(missing_ok=True)
 
 
+def first_process(machine: Machine) -> int | None:
+    """Return the ID of the machine's PID 1, or of its QEMU, on the host. Return None if the machine is off."""
+    return processes.named(machine.name, "qemu-system") if machine.is_virtual else processes.leader(machine.name)
+
+
+def boot_timeout_s(machine: Machine) -> float:
+    return EMULATED_BOOT_TIMEOUT_S if machine.is_virtual else BOOT_TIMEOUT_S
+
+
+def ssh(machine: Machine, command: str, timeout: float | None = None) -> subprocess.CompletedProcess[str]:
+    """Run a command on the machine as its user."""
+    argv = ["ssh", "-F", str(keys.SSH_CONFIG), "-o", "BatchMode=yes", machine.name, command]
+    return subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=timeout)
+
+
 def _ssh_works(machine: Machine) -> bool:
-    command = ["ssh", "-F", str(keys.SSH_CONFIG), "-o", "BatchMode=yes", "-o", "ConnectTimeout=2", machine.name, "true"]
     with contextlib.suppress(subprocess.TimeoutExpired):
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=5)
-        return done.returncode == 0
+        return ssh(machine, "true", timeout=60 if machine.is_virtual else 5).returncode == 0
     return False

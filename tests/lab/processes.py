@@ -52,6 +52,15 @@ def has_keeper(name: str) -> bool:
     return any(_depth(pid) == 1 for pid in all_of(name))
 
 
+def named(name: str, program: str) -> int | None:
+    """Return the ID of a machine's process whose program's name begins with `program`."""
+    for pid in all_of(name):
+        with contextlib.suppress(OSError):
+            if Path(f"/proc/{pid}/comm").read_text().startswith(program):
+                return pid
+    return None
+
+
 def leader(name: str) -> int | None:
     """Return the process ID that a machine's PID 1 has on the host."""
     return next((pid for pid in all_of(name) if _namespaced_ids(pid)[1:] == [1]), None)

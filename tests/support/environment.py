@@ -31,6 +31,11 @@ def status(host: Host) -> dict[str, Any]:
     return dict(json.loads(host.run("stackctl status --json").stdout))
 
 
+def contained(host: Host) -> bool:
+    """Return whether a host is a container, which has the kernel, the clock and the swap of another machine."""
+    return bool(host.run("systemd-detect-virt --container").rc == 0)
+
+
 def lasting_problems(host: Host, seconds: float = 120) -> list[str]:
     """Return [] as soon as `stackctl status` shows no problem, or the problems that are left after `seconds`.
 
@@ -55,6 +60,11 @@ class Environment:
     @cached_property
     def settings(self) -> Settings:
         return load_settings(self.data)
+
+    @property
+    def in_lab(self) -> bool:
+        """Whether the lab's machines serve this environment: the lab's own droplet, or its virtual machine."""
+        return bool(self.data["environment"] == "lab")
 
     def hosts(self, group: str) -> list[str]:
         """Return the names of the hosts in a group. The group `everywhere` has all hosts."""
@@ -108,7 +118,7 @@ class Environment:
 
         The lab's neighbour plays this part in the lab, and the operator's machine plays it elsewhere.
         """
-        return self.connect("neighbour", sudo=False) if self.name == "lab" else testinfra.get_host("local://")
+        return self.connect("neighbour", sudo=False) if self.in_lab else testinfra.get_host("local://")
 
     def ask_as_telegram(self, url: str, options: str = "") -> str:
         """Send a request from the lab's Telegram, and return the answer's status line, headers and body."""
@@ -146,4 +156,4 @@ class Environment:
     @property
     def trust(self) -> str:
         """A curl option that trusts the lab's ACME server."""
-        return "--cacert /root/acme-root.pem" if self.name == "lab" else ""
+        return "--cacert /root/acme-root.pem" if self.in_lab else ""

@@ -32,7 +32,7 @@ from stackctl.backup import verify
 from stackctl.services.postgres import PRIVILEGES
 from tests.support.settings import settings_of
 
-ENVIRONMENTS = ["lab", "staging", "prod"]
+ENVIRONMENTS = ["lab", "vm", "staging", "prod"]
 
 
 @pytest.fixture(params=ENVIRONMENTS)

@@ -21,8 +21,8 @@ class Waiver:
     judge: str
     id: str
     reason: str
-    only: str = ""
-    """The only environment to which the waiver applies. "" means every environment."""
+    only: Collection[str] = ()
+    """The only environments to which the waiver applies. If it is empty, the waiver applies to every environment."""
 
 
 @cache
@@ -33,7 +33,7 @@ def waivers() -> tuple[Waiver, ...]:
 
 def waived(judge: str, environment: str) -> frozenset[str]:
     """Return the judge's complaints that are waived in this environment."""
-    return frozenset(one.id for one in waivers() if one.judge == judge and one.only in {"", environment})
+    return frozenset(one.id for one in waivers() if one.judge == judge and (not one.only or environment in one.only))
 
 
 def objections(complaints: Collection[str], waived: Collection[str]) -> list[str]:

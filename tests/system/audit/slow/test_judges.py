@@ -48,7 +48,7 @@ def lynis(droplet: Host, outside: Host) -> Iterator[str]:
 @pytest.fixture
 def upgraded(droplet: Host, env: Environment) -> None:
     """Upgrade the packages, as the droplet does each morning. The lab's droplet may lack Debian's latest fixes."""
-    if env.name == "lab":
+    if env.in_lab:
         droplet.check_output("apt-get update -qq && unattended-upgrade")
 
 

@@ -23,7 +23,7 @@ from stackctl.core.config import load as load_config
 from stackctl.core.paths import Paths
 from tests.support.settings import ROOT, data_of, settings_of
 
-ENVIRONMENTS = ["lab", "staging", "prod"]
+ENVIRONMENTS = ["lab", "vm", "staging", "prod"]
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)

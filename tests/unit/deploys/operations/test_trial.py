@@ -155,7 +155,7 @@ def confirm(droplet: Any) -> bool:
 
 def test_the_operator_confirms_by_a_new_login(client: type[Client]) -> None:
     assert confirm(Droplet())
-    assert client.asked == [("deploy@h", "sudo -n /usr/local/bin/stackctl trial confirm ssh", "60")]
+    assert client.asked == [("deploy@h", "sudo -n /usr/local/bin/stackctl trial confirm ssh", "100")]
     assert client.closed == 1
 
 

@@ -158,6 +158,16 @@ def test_a_change_within_the_trial_s_time_is_made(bot: Droplet) -> None:
     assert calls(bot, "sh") == [["sh", "-c", "sshd -t"]]
 
 
+def test_the_time_starts_again_after_each_command(bot: Droplet) -> None:
+    """The commands of a slow machine leave the whole time for the confirmation."""
+    stackctl(bot, "trial", "begin", "ssh")
+    for _ in range(3):
+        bot.seconds += trial.CONFIRM_TIMEOUT_S - 1
+        assert stackctl(bot, "trial", "change", "ssh", "sshd -t")[0] == 0
+    bot.seconds += trial.CONFIRM_TIMEOUT_S - 1
+    assert stackctl(bot, "trial", "confirm", "ssh")[0] == 0
+
+
 @pytest.mark.parametrize("undone", [True, False])
 def test_a_change_after_the_trial_s_time_is_refused(bot: Droplet, undone: bool) -> None:  # noqa: FBT001
     """A change after the end of its trial is refused, because nothing would revert it."""
