@@ -10,19 +10,27 @@ from typing import Any
 
 from tests.support.environment import ROOT
 
-PYINFRA = [sys.executable, "-m", "pyinfra", "inventories/lab.py", "deploys/site.py"]
+
+def pyinfra(environment: str) -> list[str]:
+    """Return the command that converges an environment."""
+    return [sys.executable, "-m", "pyinfra", f"inventories/{environment}.py", "deploys/site.py"]
 
 
-def site(*options: str) -> dict[str, Any]:
-    """Converge the lab, which must succeed, and return the output of pyinfra's `--json`."""
-    ran = subprocess.run([*PYINFRA, "-y", "--json", *options], cwd=ROOT, capture_output=True, text=True, check=False)
+PYINFRA = pyinfra("lab")
+
+
+def site(*options: str, environment: str = "lab") -> dict[str, Any]:
+    """Converge an environment, which must succeed, and return the output of pyinfra's `--json`."""
+    command = [*pyinfra(environment), "-y", "--json", *options]
+    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr[-4000:]
     return dict(json.loads(ran.stdout)["results"])
 
 
-def failing_site(*options: str) -> str:
-    """Converge the lab, which must fail, and return the output."""
-    ran = subprocess.run([*PYINFRA, "-y", *options], cwd=ROOT, capture_output=True, text=True, check=False)
+def failing_site(*options: str, environment: str = "lab") -> str:
+    """Converge an environment, which must fail, and return the output."""
+    command = [*pyinfra(environment), "-y", *options]
+    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert ran.returncode != 0, ran.stderr[-4000:]
     return ran.stdout + ran.stderr
 
