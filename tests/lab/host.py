@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 PACKAGES = Path(__file__).with_name("packages.txt")
@@ -49,9 +50,9 @@ def run(*command: str | Path, stdin: str | bytes | None = None, check: bool = Tr
     return done.stdout.decode(errors="replace")
 
 
-def packages() -> list[str]:
-    """Return the Debian packages that the lab needs on this machine."""
-    lines = (re.sub(r"#.*", "", line).strip() for line in PACKAGES.read_text().splitlines())
+def packages(file: Path = PACKAGES) -> list[str]:
+    """Return the Debian packages in a list of what this machine needs."""
+    lines = (re.sub(r"#.*", "", line).strip() for line in file.read_text().splitlines())
     return [line for line in lines if line]
 
 
@@ -63,6 +64,11 @@ def check() -> None:
         )
     if os.geteuid() != 0:
         raise LabError("The lab needs root for mounts, a bridge and machines. Next: run the same command with sudo.")
-    missing = [f"{name} ({purpose})" for name, purpose in PROGRAMS.items() if shutil.which(name) is None]
+    check_programs(PROGRAMS, PACKAGES)
+
+
+def check_programs(programs: Mapping[str, str], file: Path) -> None:
+    """Raise LabError with the programs that this machine lacks. The list `file` names the packages that have them."""
+    missing = [f"{name} ({purpose})" for name, purpose in programs.items() if shutil.which(name) is None]
     if missing:
-        raise LabError(f"Missing: {', '.join(missing)}.\nNext: apt-get install {' '.join(packages())}")
+        raise LabError(f"Missing: {', '.join(missing)}.\nNext: apt-get install {' '.join(packages(file))}")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import bcrypt
 
-from tests.lab import authority, blueprint, images, keys, machine, network, processes, rootfs, secrets_file
+from tests.lab import authority, blueprint, images, keys, machine, network, processes, qemu, rootfs, secrets_file
 from tests.lab.host import LabError, run, say
 from tests.lab.layout import (
     CHECKOUT,
@@ -56,6 +56,8 @@ def judge(owner: str | None, me: str, *, alive: bool) -> Found:
 
 def up(droplets: int, *, vm: bool = False) -> None:
     """Create and boot the missing machines. The droplets are booted first, so that they are usable early."""
+    if vm:
+        qemu.check()
     with _alone():
         _claim()
         _prepare_host()
@@ -90,6 +92,8 @@ def down() -> None:
 def recreate(which: Machine) -> None:
     """Replace a machine with a new machine that has the same name, addresses and host key."""
     _must_be_ours()
+    if which.is_virtual:
+        qemu.check()
     machine.destroy(which)
     ensure(which)
     say(f"{which.name} was replaced")
@@ -147,7 +151,7 @@ def ensure(wanted: Machine) -> None:
     if processes.has_keeper(wanted.name):
         network.attach(wanted.interface)  # attaches the machine again if the bridge was deleted
     else:
-        say(f"Booting {wanted.name}")
+        say(f"Booting {wanted.name}" + (f". {qemu.accelerator(wanted)}" if wanted.is_virtual else ""))
         machine.start(wanted)
         _share_acme_root(wanted)
         say(f"{wanted.name} is up")

@@ -1,16 +1,26 @@
 """The virtual machine of the lab: a QEMU process with a disk and a kernel of its own.
 
-The machine has no boot loader. QEMU boots the kernel that the link /vmlinuz on the disk names, so an upgrade of the
-kernel takes effect at the next boot, as on a droplet.
+The machine has no boot loader, and its disk has no partition table. QEMU boots the kernel that the link /vmlinuz on the
+disk names. So an upgrade of the kernel takes effect at the next boot, as on a droplet.
 """
 
+import platform
 import subprocess
 from datetime import datetime
 from pathlib import Path
 
+from tests.lab import host
 from tests.lab.host import LabError, run
 from tests.lab.layout import RUN, Machine
 from tests.lab.rootfs import BASE, Recipe
+
+PACKAGES = Path(__file__).with_name("packages-vm.txt")
+PROGRAMS = {
+    "qemu-system-x86_64": "runs the virtual machine",
+    "mke2fs": "makes its disk",
+    "debugfs": "reads the kernel from its disk",
+}
+ARCHITECTURE = "x86_64"
 
 DISK = "disk.raw"
 DISK_GIB = 10  # the disk of DigitalOcean's smallest droplet; the file is sparse
@@ -26,8 +36,19 @@ ROOT = Recipe(
     commands=BASE.commands,
 )
 FSTAB = "/dev/vda / ext4 defaults,errors=remount-ro 0 1\n"
-# The kernel restarts one second after a panic, as DigitalOcean's droplets do not. A test would otherwise wait forever.
+# With net.ifnames=0 the interface is called eth0, as on a droplet at DigitalOcean and in the lab's containers. With
+# panic=1 the kernel reboots one second after a panic. By default it would halt, and a test would wait in vain.
 KERNEL = "root=/dev/vda rw console=ttyS0 panic=1 net.ifnames=0"
+
+
+def check() -> None:
+    """Raise LabError if this computer cannot make or run the virtual machine."""
+    if platform.machine() != ARCHITECTURE:
+        raise LabError(
+            f"The lab's virtual machine needs a computer with the architecture {ARCHITECTURE}, and this one has "
+            f"{platform.machine()}. Nothing was changed. Next: use the lab's droplets, `make lab-up`."
+        )
+    host.check_programs(PROGRAMS, PACKAGES)
 
 
 def make_disk(root: Path, target: Path) -> None:
@@ -60,9 +81,9 @@ def command(machine: Machine) -> list[str]:
     """Return QEMU's command. At a reboot QEMU exits, and the keeper boots the kernel that the disk then has."""
     kernel, initrd = boot_files(machine)
     return [
-        *("setpriv", "--pdeathsig", "KILL"),
+        *("setpriv", "--pdeathsig", "KILL"),  # a machine without its keeper would stay off after a reboot
         *_qemu(kernel, initrd, KERNEL, memory_mib(machine)),
-        *accelerator(kernel, initrd),
+        *(WITH_KVM if has_kvm(kernel, initrd) else WITH_TCG),
         *("-rtc", f"base={_clock(machine)}"),
         *("-drive", f"file={machine.root / DISK},format=raw,if=virtio,discard=unmap"),
         *("-netdev", f"tap,id=net,ifname={machine.interface},script=no,downscript=no"),
@@ -77,46 +98,64 @@ def mac(machine: Machine) -> str:
 
 
 def boot_files(machine: Machine) -> tuple[Path, Path]:
-    """Copy the kernel and the initial RAM disk from the disk of a machine that is off, without mounting the disk."""
-    files = []
-    for link in ("vmlinuz", "initrd.img"):
-        shown = run("debugfs", "-R", f"stat /{link}", machine.root / DISK)
-        _, _, target = shown.partition("Fast link dest: ")
-        if not target.startswith('"'):
-            raise LabError(
-                f"The disk of {machine.name} has no kernel: /{link} is no link. Next: recreate {machine.name}."
-            )
-        file = RUN / f"{machine.name}.{link}"
-        run("debugfs", "-R", f"dump /{target.strip().strip(chr(34))} {file}", machine.root / DISK)
-        files.append(file)
-    return files[0], files[1]
+    """Copy the kernel and the initial RAM disk from the disk of a machine that is off.
+
+    debugfs reads the disk without a mount. Like a boot loader, it does not see what is only in the journal.
+    """
+    kernel, initrd = (_copy_of(machine, link) for link in ("vmlinuz", "initrd.img"))
+    return kernel, initrd
 
 
-def accelerator(kernel: Path, initrd: Path) -> list[str]:
-    """Return QEMU's options for KVM if a trial boot with KVM succeeds, otherwise those for TCG, which emulates.
+def _copy_of(machine: Machine, link: str) -> Path:
+    disk, file = machine.root / DISK, RUN / f"{machine.name}.{link}"
+    # debugfs succeeds even if it finds nothing, and would leave the copy of an earlier boot.
+    file.unlink(missing_ok=True)
+    _, found, target = run("debugfs", "-R", f"stat /{link}", disk).partition("Fast link dest: ")
+    if found:
+        run("debugfs", "-R", f"dump /{target.strip().strip(chr(34))} {file}", disk)
+    if not file.exists() or not file.stat().st_size:
+        raise LabError(
+            f"{machine.name} cannot boot: /{link} on its disk leads to no file. {machine.name} is off. "
+            f"Next: .venv/bin/python -m tests.lab recreate {machine.name}"
+        )
+    return file
 
-    The trial boot is made once for each start of this computer, because an open /dev/kvm proves nothing.
+
+# The accelerator. QEMU runs the machine's code on the processor (KVM), or translates it (TCG).
+
+WITH_KVM = ("-accel", "kvm", "-cpu", "host")
+WITH_TCG = ("-accel", "tcg,thread=multi,tb-size=1024", "-cpu", "max")
+
+
+def accelerator(machine: Machine) -> str:
+    """Return a sentence for the operator about the accelerator of a machine that is off."""
+    if has_kvm(*boot_files(machine)):
+        return "QEMU uses KVM"
+    return (
+        "KVM cannot boot a kernel here, so QEMU emulates the processor (TCG): programs take about fifteen times as long"
+    )
+
+
+def has_kvm(kernel: Path, initrd: Path) -> bool:
+    """Return whether a kernel boots with KVM on this computer.
+
+    An open /dev/kvm proves nothing. So this function boots the kernel once, and remembers the result until this
+    computer restarts or the lab is removed.
     """
     if not VERDICT.exists():
         works = KVM.exists() and _boots_with_kvm(kernel, initrd)
         VERDICT.write_text("kvm" if works else "tcg")
-    if VERDICT.read_text() == "kvm":
-        return ["-accel", "kvm", "-cpu", "host"]
-    print("This computer cannot boot a machine with KVM. QEMU emulates the processor (TCG), which is slow", flush=True)
-    return ["-accel", "tcg,thread=multi,tb-size=1024", "-cpu", "max"]
+    return VERDICT.read_text() == "kvm"
 
 
 def _boots_with_kvm(kernel: Path, initrd: Path) -> bool:
-    """Boot until the initial RAM disk's own program reboots."""
-    tried = _qemu(kernel, initrd, "rdinit=/bin/reboot console=ttyS0 panic=-1 -- -f", 512)
+    """Boot until a program of the initial RAM disk reboots.
+
+    The exit status alone proves nothing, because QEMU also exits with 0 if the machine resets before it has booted.
+    """
+    trial = [*_qemu(kernel, initrd, "rdinit=/bin/reboot console=ttyS0 panic=-1 -- -f", 512), *WITH_KVM]
     try:
-        done = subprocess.run(
-            [*tried, "-accel", "kvm", "-cpu", "host"],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            check=False,
-            timeout=TRIAL_BOOT_S,
-        )
+        done = subprocess.run(trial, stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=TRIAL_BOOT_S)
     except subprocess.TimeoutExpired:
         return False
     return done.returncode == 0 and b"reboot: Restarting system" in done.stdout

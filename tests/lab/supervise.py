@@ -14,7 +14,11 @@ START_ME_AGAIN = 133  # with --keep-unit, nspawn exits with this status if the m
 
 
 def main() -> None:
-    """Boot the machine, and boot it again after each reboot, until it is powered off or killed."""
+    """Boot the machine, and boot it again after each reboot, until it is powered off or killed.
+
+    QEMU exits with the same status after a reboot and after a power-off. So a virtual machine that is powered off boots
+    again.
+    """
     machine = by_name(sys.argv[1])
     processes.enter(machine.name, "keeper")
     start_me_again = 0 if machine.is_virtual else START_ME_AGAIN
