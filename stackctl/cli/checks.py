@@ -15,7 +15,7 @@ from stackctl.core import history
 from stackctl.core.errors import StackError
 from stackctl.core.paths import DATA_SERVICES, Paths
 from stackctl.core.version import VERSION
-from stackctl.host import certificate, foreign, trial, upkeep
+from stackctl.host import certificate, foreign, resources, trial, upkeep
 from stackctl.services.docker import Container
 from stackctl.services.redis import Redis
 
@@ -157,6 +157,10 @@ def _reboot_due(paths: Paths) -> list[str] | None:
         return []
 
 
+def _resources(seen: Observed) -> Section:
+    return Section({}, resources.problems(seen.paths, seen.config, seen.machine))
+
+
 def _nginx(seen: Observed) -> Section:
     """Report a problem if nginx should run but does not. Without nginx nobody is served, even if the app is healthy."""
     if not seen.config.certificate or not seen.machine.run(["systemctl", "is-active", "--quiet", NGINX]).code:
@@ -246,6 +250,7 @@ CHECKS: tuple[Callable[[Observed], Section], ...] = (
     _drift,
     _telegram,
     _upkeep,
+    _resources,
     _nginx,
     _certificate,
     _trials,

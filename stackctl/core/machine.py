@@ -128,6 +128,15 @@ class Machine:
         """Return how many bytes may still be written to the disk of this directory."""
         return shutil.disk_usage(directory).free
 
+    def free_inodes(self, directory: Path) -> int:
+        """Return how many files may still be created on the disk of this directory."""
+        found = os.statvfs(directory)
+        return found.f_favail if found.f_files else sys.maxsize  # some file systems, such as btrfs, have no limit
+
+    def disk(self, directory: Path) -> int:
+        """Return the number of the device that a directory is on."""
+        return directory.stat().st_dev
+
     def chgrp(self, path: Path, group: str) -> None:
         """Change the group of a file."""
         shutil.chown(path, group=group)

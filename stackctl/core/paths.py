@@ -68,6 +68,9 @@ class Paths:
         # finished or the first check began.
         self.amcheck_failure, self.amcheck_looked = var / "amcheck", var / "amcheck.looked"
         self.pending_handlers = var / "owed"
+        # systemd-timesyncd creates `time_set` once a time server has set the clock. systemd creates `in_container`.
+        self.time_set = self.root / "run/systemd/timesync/synchronized"
+        self.in_container = self.root / "run/systemd/container"
         # The records of trials, and copies of the files that a trial may change
         self.trials, self.trial_lock = var / "trial", var / "trial.lock"
         self.maintenance = var / "maintenance"  # nginx answers 503 while this file exists

@@ -26,7 +26,9 @@ RCLONE = Path(sys.executable).parent / "rclone"
 AROUND = Recipe(
     name="world",
     packages=(
-        *(*BASE.packages, "chrony", "curl", "dnsmasq", "pebble", "python3-aiohttp"),
+        # chrony serves the time, and cannot be installed beside systemd-timesyncd.
+        *(package for package in BASE.packages if package != "systemd-timesyncd"),
+        *("chrony", "curl", "dnsmasq", "pebble", "python3-aiohttp"),
         *("docker-registry", "docker.io", "docker-cli", "docker-buildx", "iptables", "nginx"),
     ),
     # Docker starts only to build images. nginx runs only as the proxy of the S3 store (s3-door.service).

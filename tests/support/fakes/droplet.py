@@ -52,6 +52,7 @@ class Droplet(Machine):
     typed: str | None = None
     """The answer that a person types. None means that there is no terminal."""
     bytes_free: int = 20 << 30
+    inodes_free: int = 1 << 20
     disks: dict[Path, int] = field(default_factory=dict)
     """The free bytes of each directory that is on a separate disk."""
     failing: dict[str, Result] = field(default_factory=dict)
@@ -188,6 +189,12 @@ class Droplet(Machine):
         own = (self.disks[one] for one in (directory, *directory.parents) if one in self.disks)
         return next(own, self.bytes_free)
 
+    def free_inodes(self, directory: Path) -> int:
+        return self.inodes_free
+
+    def disk(self, directory: Path) -> int:
+        return next((at for at, one in enumerate(self.disks, 1) if one in (directory, *directory.parents)), 0)
+
     def chgrp(self, path: Path, group: str) -> None:
         self._tick(["chgrp", group, path.name])
 
@@ -308,8 +315,9 @@ D = TypeVar("D", bound=Droplet)
 def converged(droplet: D, **config: Any) -> D:
     """Converge a droplet of the test's own class."""
     paths = droplet.paths
-    for directory in (paths.opt, paths.secrets, paths.tls, paths.var):
+    for directory in (paths.opt, paths.secrets, paths.tls, paths.var, paths.time_set.parent):
         directory.mkdir(parents=True)
+    paths.time_set.touch()
     (paths.secrets / "redis").mkdir()
     paths.redis_administrator.write_text("administrator's password")
     paths.data_yaml.write_text("services: {}\n")

@@ -341,7 +341,7 @@ def test_on_a_full_disk_it_is_heard_to_its_end(tmp_path: Path, monkeypatch: pyte
         left.extend(left[:1] if path == droplet.paths.history else [])
         append(path, event)
 
-    droplet.paths.unwritten.parent.mkdir()
+    droplet.paths.unwritten.parent.mkdir(exist_ok=True)
     monkeypatch.setattr(events, "append", full)
     code, shown = stackctl(droplet, "release", "9.9.9")
     assert (code, "cannot pull" in shown.splitlines()[-1]) == (2, True), shown

@@ -108,7 +108,7 @@ def test_people_read_the_same(live: Droplet) -> None:
 def test_a_due_reboot_is_shown_and_is_no_problem(live: Droplet) -> None:
     assert status(live)[1]["reboot_due"] is None
     assert "reboot" not in stackctl(live, "status")[1]
-    live.paths.reboot_required.parent.mkdir()
+    live.paths.reboot_required.parent.mkdir(exist_ok=True)
     live.paths.reboot_required.touch()
     assert status(live)[1]["reboot_due"] == []
     live.paths.reboot_packages.write_text("linux-image-6.12\nlibc6\nlibc6\n")
@@ -194,7 +194,7 @@ def test_an_upgrade_that_was_made_before_on_the_same_day_is_enough(live: Droplet
 
 def test_services_with_old_libraries_make_a_reboot_due(live: Droplet) -> None:
     """status lists services that use old libraries. README.batch.md of needrestart describes the output format."""
-    live.paths.reboot_required.parent.mkdir()
+    live.paths.reboot_required.parent.mkdir(exist_ok=True)
     live.paths.reboot_packages.write_text("linux-image-6.12\n")
     upgrade(live, made=True)
     assert status(live)[1]["reboot_due"] is None
