@@ -26,6 +26,7 @@ from deploys.components.tls import certificate, tls
 from deploys.components.upkeep import upkeep
 from deploys.config.settings import load_settings
 from deploys.converge import session
+from deploys.converge.instance import check_copy, with_instance_of
 from deploys.converge.isolation import with_isolation_of
 from deploys.converge.preflight import check_droplet, check_name
 
@@ -58,7 +59,8 @@ SITE = [
     (certificate, {"edge"}),
 ]
 
-settings = with_isolation_of(host, load_settings(host.data.dict()))
+settings = with_instance_of(host, with_isolation_of(host, load_settings(host.data.dict())))
+check_copy(host, settings)
 check_droplet(host, settings)
 check_name(host, settings)
 session.begin(state, host)

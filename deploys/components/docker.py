@@ -36,8 +36,11 @@ def docker(settings: Settings) -> None:
 
 def _daemon(settings: Settings) -> None:
     systemd_units(
-        name="Limit what Docker writes to the journal",
-        units={f"docker.service.d/{settings.values.app}.conf": build.file("docker/journal.conf")},
+        name="Install Docker's drop-ins: a limit for its log, and the check whether the droplet is a copy",
+        units={
+            f"docker.service.d/{settings.values.app}.conf": build.file("docker/journal.conf"),
+            f"docker.service.d/{settings.values.app}-copy.conf": copy_drop_in(settings),
+        },
         handler="docker-journal",
     )
     # Write daemon.json before installing the package, because the package starts the daemon, and the daemon must never
@@ -78,6 +81,11 @@ def _networks(settings: Settings) -> None:
         ip_range=str(values.app_ip_range),
         unit=paths.units.app,
     )
+
+
+def copy_drop_in(settings: Settings) -> bytes:
+    """Render the drop-in that keeps Docker from starting the app on a copy."""
+    return build.template("docker/copy.conf.j2", paths=settings.paths)
 
 
 def daemon_configuration(settings: Settings) -> bytes:

@@ -62,5 +62,6 @@ def stackctl_config(settings: Settings, groups: Collection[str]) -> bytes:
         certificate=certificate if "edge" in groups else None,
         data=data if "data" in groups else None,
         isolated=settings.isolated,
+        instance_id=settings.instance_id,
     )
     return records.dumps(config, version=VERSION, indent=2)

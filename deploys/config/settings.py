@@ -42,6 +42,10 @@ class Settings:
     ci_keys: tuple[str, ...] = ()
     isolated: bool = False
     """Whether the droplet is isolated. The value comes from group_data, or else from the droplet's present state."""
+    instance_id: str | None = None
+    """The droplet's instance ID, or None if unknown."""
+    is_copy: bool = False
+    """Whether the droplet was made from an image of another droplet, and was not converged since."""
 
     @cached_property
     def login_role(self) -> str:

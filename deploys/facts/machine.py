@@ -8,6 +8,8 @@ from collections.abc import Iterable
 
 from pyinfra.api import FactBase, QuoteString, StringCommand
 
+from stackctl.core import instance
+
 
 class CloudInitStatus(FactBase[str | None]):
     """The status of cloud-init: running, done, error or disabled. None if cloud-init is not installed."""
@@ -23,6 +25,16 @@ class CloudInitStatus(FactBase[str | None]):
         found = re.search(r"^status: (\w+)", "\n".join(output), re.MULTILINE)
         # The status "not started" means that cloud-init is about to run.
         return {"not": "running"}.get(found[1], found[1]) if found else None
+
+
+class InstanceId(FactBase[str | None]):
+    """The instance ID that cloud-init wrote at this boot. None if the ID is unknown."""
+
+    def command(self, path: str) -> StringCommand:
+        return StringCommand("head -c", str(2 * instance.LONGEST), QuoteString(path), "2>/dev/null || true")
+
+    def process(self, output: Iterable[str]) -> str | None:
+        return instance.parse("\n".join(output))
 
 
 class HasAddress(FactBase[bool]):

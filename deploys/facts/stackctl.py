@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from pyinfra.api import FactBase, QuoteString, StringCommand
 
 from deploys.internals import ctx_host, ctx_state
+from stackctl.core import instance
 
 
 class Isolated(FactBase[bool]):
@@ -23,6 +24,17 @@ class Isolated(FactBase[bool]):
     def process(self, output: Iterable[str]) -> bool:
         text = "".join(output)
         return bool(json.loads(text).get("isolated", False)) if text else False
+
+
+class RecordedInstanceId(FactBase[str | None]):
+    """The instance ID in stackctl.json, of the droplet that was converged. None if no ID is recorded."""
+
+    def command(self, config: str) -> StringCommand:
+        return StringCommand("cat", QuoteString(config), "2>/dev/null || true")
+
+    def process(self, output: Iterable[str]) -> str | None:
+        text = "".join(output)
+        return instance.parse(str(json.loads(text).get("instance_id") or "")) if text else None
 
 
 class WebhookHost(FactBase[str | None]):

@@ -13,7 +13,7 @@ from functools import partial
 from stackctl.app import app_env, state, unfinished_restore, webhook
 from stackctl.app.stack import DRAIN_SECONDS, Stack
 from stackctl.app.state import State
-from stackctl.core import durable
+from stackctl.core import durable, instance
 from stackctl.core.errors import FailedError, StackError
 from stackctl.core.paths import COLOURS, other
 from stackctl.services import compose
@@ -23,18 +23,26 @@ def boot(stack: Stack) -> None:
     """Start the data services, the active colour and its worker, and stop the other colour.
 
     After an interrupted restore, only the data services start, because the bot must not work on partly restored data.
+    On a copy, only the data services start, because the original droplet may still run the app.
     """
     half = unfinished_restore.load(stack.paths)
     if half and not half.placed:
         # close the site, because a killed restore may have left the site open
         durable.write(stack.paths.maintenance, b"", 0o644)
-        _each(stack, app=stop_app, worker=stop_worker, data=_start_data)
-        stack.log.emit("app", "failed", half.remedy)
+        _start_data_only(stack, half.remedy)
+        return
+    if stack.is_copy:
+        _start_data_only(stack, instance.REMEDY)
         return
     app = {"app": start_app, "worker": start_worker, "health": wait_for_app}
     # The webhook comes last, because a container that has ended may have deleted the webhook, and because no other step
     # should wait for Telegram.
     _each(stack, idle=_bring_back, data=_start_data, **app, webhook=webhook.mend)
+
+
+def _start_data_only(stack: Stack, reason: str) -> None:
+    _each(stack, app=stop_app, worker=stop_worker, data=_start_data)
+    stack.log.emit("app", "failed", reason)
 
 
 def halt(stack: Stack) -> None:

@@ -11,9 +11,9 @@ from stackctl.backup import listing
 from stackctl.backup.offsite import access
 from stackctl.cli import drift
 from stackctl.cli.observed import Observed
-from stackctl.core import history
+from stackctl.core import history, instance
 from stackctl.core.errors import StackError
-from stackctl.core.paths import DATA_SERVICES, Paths
+from stackctl.core.paths import COLOURS, DATA_SERVICES, Paths
 from stackctl.core.version import VERSION
 from stackctl.host import certificate, foreign, resources, trial, upkeep
 from stackctl.services.docker import Container
@@ -49,7 +49,9 @@ def _locks(seen: Observed) -> Section:
 def _release(seen: Observed) -> Section:
     current, there = seen.current, seen.containers
     problems = [f"{there.error}. Next: systemctl status docker"] if there.error else []
-    if seen.unfinished:
+    if seen.is_copy:
+        problems += [instance.REMEDY, *_running_on_copy(seen)]
+    elif seen.unfinished:
         problems.append(seen.unfinished.remedy)
     elif not seen.work:
         problems += _nothing_live(seen)
@@ -57,6 +59,7 @@ def _release(seen: Observed) -> Section:
         "maintenance": current.maintenance,
         "restoring": seen.paths.restoring.exists(),
         "isolated": seen.config.isolated,
+        "copy": seen.is_copy,
         "active": current.active,
         "release": asdict(current.release) if current.release else None,
         "colours": {
@@ -71,6 +74,12 @@ def _release(seen: Observed) -> Section:
         "gone": there.gone,
     }
     return Section(document, problems)
+
+
+def _running_on_copy(seen: Observed) -> list[str]:
+    there = [*seen.containers.worker, *(one for colour in COLOURS for one in seen.containers.colours[colour])]
+    remedy = f"sudo systemctl restart {seen.paths.units.app}"
+    return [f"{one.service} is {one.condition} on this copy. Next: {remedy}" for one in there if one.serves]
 
 
 def _nothing_live(seen: Observed) -> list[str]:
@@ -123,7 +132,7 @@ def _backups(seen: Observed) -> Section:
 
 def _drift(seen: Observed) -> Section:
     lines, stale = drift.lines(seen), drift.stale(seen)
-    differs = drift.environment_differs(seen.paths, seen.current)
+    differs = not seen.is_copy and drift.environment_differs(seen.paths, seen.current)
     remedy = f"make site, or sudo stackctl release {seen.current.release.tag if seen.current.release else 'TAG'}"
     problems = [
         *lines,

@@ -17,6 +17,8 @@ def lines(seen: Observed) -> list[str]:
     """Return the reasons to release the app again."""
     if seen.unfinished:
         return []  # only the restore may start the containers that the restore has stopped
+    if seen.is_copy:
+        return []  # a copy runs no app, and a release would be refused
     current, there, found = seen.current, seen.containers, list[str]()
     if not there.error:
         found += _app(current, there.colours, seen.expected_sha256) + _socket(seen.paths, current, seen.machine)
@@ -28,7 +30,7 @@ def lines(seen: Observed) -> list[str]:
 
 def stale(seen: Observed) -> list[str]:
     """Return the live services whose containers were made from an earlier Compose file, app environment or image."""
-    if not seen.current.active or seen.expected_sha256 is None:
+    if seen.is_copy or not seen.current.active or seen.expected_sha256 is None:
         return []
     # During a release, the worker may still belong to the former release.
     worker = seen.containers.worker if seen.config.works and not seen.work else []

@@ -8,7 +8,7 @@ from stackctl.app import app_env, state, unfinished_restore, webhook
 from stackctl.app.stack import expected_sha256
 from stackctl.app.state import State
 from stackctl.app.unfinished_restore import Record
-from stackctl.core import lock
+from stackctl.core import instance, lock
 from stackctl.core.config import Config
 from stackctl.core.errors import StackError
 from stackctl.core.lock import Holder
@@ -60,6 +60,11 @@ class Observed:
         # Ask Telegram first, so that Telegram can answer while the other checks run.
         self._telegram: Callable[[], webhook.Look] = webhook.look(paths, config, machine, self.current)
         self.containers = Containers(self.docker, paths, config, self.current)
+
+    @cached_property
+    def is_copy(self) -> bool:
+        """Whether this droplet was made from an image of another droplet, so that the app must not run."""
+        return instance.is_copy(self.config.instance_id, self.paths)
 
     @cached_property
     def telegram(self) -> webhook.Look:

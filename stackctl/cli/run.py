@@ -12,7 +12,7 @@ from stackctl.cli import background, caller, gate, verbs
 from stackctl.cli.call import Call
 from stackctl.cli.main import parser
 from stackctl.cli.verbs import Lock, Verb
-from stackctl.core import lock
+from stackctl.core import instance, lock
 from stackctl.core.errors import RefusedError, StackError
 from stackctl.core.events import RunLog
 from stackctl.core.machine import Machine
@@ -67,6 +67,8 @@ def run(arguments: argparse.Namespace, paths: Paths, machine: Machine, out: Text
 
 def _handled(row: Verb, call: Call) -> int:
     """Run the verb's handler under the verb's locks, or start the verb in a separate systemd unit."""
+    if row.refused_on_copy and call.stack.is_copy:
+        raise instance.refusal()
     if row.background and call.arguments.run is None:
         return background.run(call, verbs.function(row.background))
     # Import the handler before waiting for a lock, because the converge that holds the lock may replace the zipapp

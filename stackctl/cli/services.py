@@ -1,4 +1,4 @@
-"""The verbs `boot`, `halt` and `maintenance`."""
+"""The verbs `boot`, `halt`, `before-docker` and `maintenance`."""
 
 from stackctl.app import lifecycle, unfinished_restore
 from stackctl.app.stack import Stack
@@ -22,6 +22,20 @@ def boot(call: Call) -> int:
 def halt(call: Call) -> int:
     if _installed(call):
         lifecycle.halt(call.stack)
+    return 0
+
+
+def before_docker(call: Call) -> int:
+    """On a copy, tell Docker to start no container by itself.
+
+    An image of a running droplet contains running containers. Docker starts such containers again before `boot` could
+    stop them, and the worker would run jobs a second time. The option is deprecated, but there is no other option.
+    """
+    options = call.paths.docker_options
+    if call.paths.config.exists() and call.stack.is_copy:
+        durable.write(options, b"DOCKER_OPTS=--restart=false\n", 0o644)
+    else:
+        options.unlink(missing_ok=True)
     return 0
 
 

@@ -38,13 +38,7 @@ def text(report: Report) -> str:
         rows.append(
             ("reboot", f"due, for {', '.join(report['reboot_due']) or 'an upgrade'}. Next: sudo systemctl reboot")
         )
-    if report["isolated"]:
-        rows.append(
-            ("ISOLATED", "no worker, webhook or outgoing connections, and everybody gets 503. Next: make promote")
-        )
-    if report["maintenance"]:
-        until = " while data is restored" if report["restoring"] else ". Next: sudo stackctl maintenance off"
-        rows.append(("maintenance", f"on, so everybody gets 503{until}"))
+    rows += _closed(report)
     if at := report["under_way"]:
         what = f"{at['op']} {at['tag']}".strip()
         rows.append(("under way", f"{what} by {at['by']} since {at['since'][:19]}, at {at['step'] or 'its start'}"))
@@ -60,6 +54,21 @@ def text(report: Report) -> str:
     rows += _kept(report)
     width = max(len(name) for name, _ in rows)
     return "\n".join(printable(f"{name:<{width}}  {value}") for name, value in rows)
+
+
+def _closed(report: Report) -> list[tuple[str, str]]:
+    """Return the rows that say why everybody gets 503."""
+    rows = []
+    if report["copy"]:
+        rows.append(("COPY", "made from an image of another droplet: no app, worker, webhook or backup"))
+    elif report["isolated"]:
+        rows.append(
+            ("ISOLATED", "no worker, webhook or outgoing connections, and everybody gets 503. Next: make promote")
+        )
+    if report["maintenance"]:
+        until = " while data is restored" if report["restoring"] else ". Next: sudo stackctl maintenance off"
+        rows.append(("maintenance", f"on, so everybody gets 503{until}"))
+    return rows
 
 
 def _since(report: Report) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from stackctl.cli.call import Call
-from stackctl.core import lock
+from stackctl.core import instance, lock
 from stackctl.core.paths import Paths
 from stackctl.core.printable import printable
 from stackctl.host import certificate, upkeep
@@ -25,6 +25,9 @@ def certificate_now(call: Call) -> int:
         return 0
     if call.arguments.renewed:
         certificate.serve(stack, declared)
+        return 0
+    if stack.is_copy:  # the domain probably leads to the original droplet, so every request would fail
+        print(printable(instance.REMEDY), file=stack.log.out)
         return 0
     with lock.exclusive(call.paths.certificate_lock, call.holder, CERTIFICATE_LOCK_TIMEOUT_S):
         certificate.ensure(stack, declared)

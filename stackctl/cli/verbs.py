@@ -142,6 +142,8 @@ class Verb(NamedTuple):
     op: str = ""
     """The name of the verb in the history, if that name differs."""
     lock: Lock = Lock.NONE
+    refused_on_copy: bool = False
+    """Whether the verb is refused on a droplet that was made from an image of another droplet."""
     background: str = ""
     """The function that returns the arguments, if the verb runs in a unit of its own."""
     formerly: str = ""
@@ -154,6 +156,7 @@ VERBS = (
         "make an image live",
         "releases:release",
         _release,
+        refused_on_copy=True,
         subject="releases:subject",
         lock=Lock.SITE,
         background="releases:words",
@@ -163,6 +166,7 @@ VERBS = (
         "make the previous release, or another kept release, live again",
         "releases:rollback",
         _rollback,
+        refused_on_copy=True,
         subject="releases:subject",
         lock=Lock.SITE,
         background="releases:words",
@@ -194,6 +198,7 @@ VERBS = (
         "dump the data, verify the dump, and send the backup off-site",
         "backups:backup",
         flags("nightly"),
+        refused_on_copy=True,
     ),
     Verb(
         "list-backups",
@@ -209,6 +214,7 @@ VERBS = (
         "backups:check_offsite",
         flags("json"),
         reads_only=True,
+        refused_on_copy=True,  # because the verb probes the storage key by adding an object
         formerly="offsite",
     ),
     Verb(
@@ -216,12 +222,19 @@ VERBS = (
         "replace the live data with a backup, or load the backup into a new database",
         "restores:restore",
         _restore,
+        refused_on_copy=True,
         subject="restores:subject",
         lock=Lock.BACKUP_AND_SITE,
         background="restores:words",
     ),
     Verb("boot", "start the data services and the live release (run by systemd)", "services:boot"),
     Verb("halt", "stop the app, then the data services (run by systemd)", "services:halt"),
+    Verb(
+        "before-docker",
+        "keep Docker from starting the app if this droplet was made from an image of another (run by systemd)",
+        "services:before_docker",
+        in_history=False,
+    ),
     Verb(
         "certificate",
         "request the declared certificate if needed, and serve it (run by systemd)",

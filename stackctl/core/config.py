@@ -4,10 +4,10 @@ A converge writes the file, and stackctl reads the file.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated
 
-from stackctl.core import records
+from stackctl.core import instance, records
 from stackctl.core.errors import RefusedError
 from stackctl.core.paths import COLOURS, Paths
 from stackctl.core.records import Positive, RecordError, Rule, Text
@@ -79,6 +79,8 @@ class Config:
     data: Data | None
     isolated: bool
     """Whether the droplet does nothing that the outside world notices (docs/reference/restore.md)."""
+    instance_id: Annotated[str, instance.FORMAT] | None = None
+    """The instance ID of the converged droplet, or None if unknown (instance.py). Old files lack this key."""
 
     @property
     def works(self) -> bool:
@@ -92,7 +94,10 @@ class Config:
 
 
 def load(paths: Paths) -> Config:
-    """Read the configuration. Raises RefusedError if the file is missing or invalid."""
+    """Read the configuration. A copy is isolated, whatever the file says about the original droplet.
+
+    Raises RefusedError if the file is missing or invalid.
+    """
     try:
         config = records.loads(Config, paths.config.read_bytes(), version=VERSION)
     except FileNotFoundError:
@@ -102,4 +107,4 @@ def load(paths: Paths) -> Config:
     if config.app != paths.app:
         expected = f"app must be {paths.app!r}, the name that this stackctl was built for"
         raise RefusedError(f"{paths.config}: {expected}", next_step="make site")
-    return config
+    return replace(config, isolated=config.isolated or instance.is_copy(config.instance_id, paths))

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from stackctl.core import instance
 from stackctl.core.config import Config
 from stackctl.core.events import RunLog
 from stackctl.core.machine import Machine
@@ -16,3 +17,8 @@ class Context:
     config: Config
     machine: Machine
     log: RunLog
+
+    @property
+    def is_copy(self) -> bool:
+        """Whether this droplet was made from an image of another droplet."""
+        return instance.is_copy(self.config.instance_id, self.paths)

@@ -74,6 +74,8 @@ class Paths:
         # The records of trials, and copies of the files that a trial may change
         self.trials, self.trial_lock = var / "trial", var / "trial.lock"
         self.maintenance = var / "maintenance"  # nginx answers 503 while this file exists
+        # docker.service reads its options from this file, which exists only on a copy (stackctl before-docker)
+        self.docker_options = self.root / "run" / f"{self.app}-docker"
         # The permissions of the droplet's key in the off-site storage, and restic's cache
         self.offsite_permissions, self.offsite_cache = var / "offsite.json", var / "restic"
 
@@ -84,6 +86,8 @@ class Paths:
             "ssh": (root / "etc/ssh/sshd_config", root / "etc/ssh/sshd_config.d"),
             "firewall": (root / "etc/ufw", root / "etc/default/ufw"),
         }
+        # cloud-init writes this file early at each boot (instance.py)
+        self.instance_id = root / "var/lib/cloud/data/instance-id"
         self.letsencrypt = root / "etc/letsencrypt"
         self.acme_webroot = root / "var/www/acme"
         # nginx's logs of all requests, and of the requests that fail2ban counts

@@ -30,13 +30,14 @@ from deploys.facts.machine import (
     HalfInstalled,
     HasAddress,
     HasTimeZone,
+    InstanceId,
     MemoryMib,
     Modes,
     Networks,
     SwapfileMib,
     Swaps,
 )
-from deploys.facts.stackctl import Isolated, Status, WebhookHost
+from deploys.facts.stackctl import Isolated, RecordedInstanceId, Status, WebhookHost
 from deploys.facts.ufw import Firewall, Ufw
 from stackctl.services import docker
 
@@ -150,6 +151,13 @@ CASES: list[tuple[type[FactBase[Any]], str, Any]] = [
     (Swaps, "/swapfile\n/dev/vda2\n", {"/swapfile", "/dev/vda2"}),
     (Isolated, '{\n  "isolated": true\n}\n', True),
     (Isolated, "", False),
+    (InstanceId, "512345678\n", "512345678"),
+    (InstanceId, "512345678\n\x1b[2J\n", None),
+    (InstanceId, "", None),
+    (RecordedInstanceId, '{\n  "instance_id": "512345678"\n}\n', "512345678"),
+    (RecordedInstanceId, '{\n  "instance_id": null\n}\n', None),
+    (RecordedInstanceId, '{\n  "isolated": true\n}\n', None),
+    (RecordedInstanceId, "", None),
     (Status, '{\n  "active": "blue"\n}\n', {"active": "blue"}),
     (Status, "stackctl: /etc/app/stackctl.json is missing. Next: make site\n", None),
     (Ufw, "Status: inactive\n", Firewall()),
