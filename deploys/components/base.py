@@ -10,7 +10,7 @@ from deploys import build
 from deploys.config.settings import Settings
 from deploys.operations.files import atomic_file
 from deploys.operations.handlers import Handler, run_handler
-from deploys.operations.machine import swapfile, wait_for_cloud_init
+from deploys.operations.machine import new_machine_id, swapfile, wait_for_cloud_init
 from deploys.operations.packages import packages, repair_interrupted_dpkg
 
 RESTART_JOURNALD = Handler("journald", ["systemctl restart systemd-journald.service"])
@@ -21,6 +21,9 @@ def base(settings: Settings) -> None:
     values = settings.values
 
     wait_for_cloud_init(name="Wait for cloud-init, which holds apt on a first boot")
+    if settings.is_copy:
+        # must come before the component `stackctl`, which records that the droplet is no copy any more
+        new_machine_id(name="Give the copy a machine ID of its own")
     atomic_file(
         name="Configure apt to wait for its lock and to install security updates",
         dest=f"/etc/apt/apt.conf.d/90{values.app}",

@@ -27,6 +27,21 @@ def wait_for_cloud_init() -> Commands:
 
 
 @operation()
+def new_machine_id() -> Commands:
+    """Replace the machine ID by a random one, because an image copies it, and it has to be unique (machine-id(5)).
+
+    The journal is in a directory with the name of the ID, so the directory moves with the ID.
+    """
+    yield StringCommand(
+        "set -e; old=$(cat /etc/machine-id); new=$(systemd-id128 new);"
+        ' echo "$new" > /etc/machine-id.new; chmod 444 /etc/machine-id.new;'
+        ' if [ -n "$old" ] && [ -d "/var/log/journal/$old" ]; then'
+        ' mv -T "/var/log/journal/$old" "/var/log/journal/$new"; fi;'
+        " mv -f /etc/machine-id.new /etc/machine-id; systemctl restart systemd-journald.service"
+    )
+
+
+@operation()
 def swapfile(mib: int) -> Commands:
     """Swap to a file of `mib` MiB, now and after each boot.
 

@@ -1,20 +1,41 @@
 """The verbs `backup`, `list-backups` and `check-offsite`."""
 
+import argparse
 import json
+from contextlib import suppress
 from dataclasses import asdict
 
 from stackctl.app.stack import Stack
 from stackctl.backup import create, listing
 from stackctl.backup.offsite import access, download, repository
 from stackctl.cli.call import Call
-from stackctl.core import lock
+from stackctl.core import config, instance, lock
+from stackctl.core.errors import RefusedError
+from stackctl.core.machine import Machine
+from stackctl.core.paths import Paths
 from stackctl.core.printable import printable
 
 NIGHTLY_LOCK_TIMEOUT_S = 3600
 
 
+def remembered(arguments: argparse.Namespace, paths: Paths, _machine: Machine) -> bool:
+    """Keep the nightly call out of the history of a copy, which makes no nightly backup."""
+    with suppress(RefusedError):
+        return not (arguments.nightly and instance.is_copy(config.load(paths).instance_id, paths))
+    return True
+
+
 def backup(call: Call) -> int:
+    """Make a backup.
+
+    On a copy, the timer's call does nothing. A failed unit would outlive the promotion.
+    """
     stack, nightly = call.stack, call.arguments.nightly
+    if stack.is_copy:
+        if not nightly:
+            raise instance.refusal()
+        print(printable(instance.REMEDY), file=stack.log.out)
+        return 0
     timeout = NIGHTLY_LOCK_TIMEOUT_S if nightly else lock.LOCK_TIMEOUT_S
     site = lock.hold(call.paths, call.holder, call.arguments.lock_id, timeout)
     with lock.exclusive(call.paths.backup_lock, call.holder, timeout):

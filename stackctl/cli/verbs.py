@@ -198,7 +198,7 @@ VERBS = (
         "dump the data, verify the dump, and send the backup off-site",
         "backups:backup",
         flags("nightly"),
-        refused_on_copy=True,
+        remembered="backups:remembered",
     ),
     Verb(
         "list-backups",

@@ -8,6 +8,7 @@ import pytest
 from testinfra.host import Host
 
 from deploys import build
+from stackctl.core import instance
 from tests.support.environment import Environment, contained
 
 pytestmark = pytest.mark.group("everywhere")
@@ -51,6 +52,13 @@ def test_time_zone_and_clock(droplet: Host, env: Environment) -> None:
     else:
         assert timesyncd.is_running
         assert droplet.check_output("timedatectl show --property=NTPSynchronized --value") == "yes"
+
+
+def test_the_converge_recorded_this_droplet(droplet: Host, env: Environment) -> None:
+    """The recorded instance ID is the present one, so the droplet is no copy. Without cloud-init, there is no ID."""
+    present = droplet.run(f"cat {env.settings.paths.instance_id}").stdout
+    recorded = json.loads(droplet.check_output(f"cat {env.settings.paths.config}"))["instance_id"]
+    assert recorded == instance.parse(present) or (recorded and not instance.parse(present))
 
 
 def test_cloud_init_keeps_the_declared_hostname(droplet: Host, env: Environment) -> None:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
 from pyinfra.facts.deb import DebPackages
 from pyinfra.facts.files import File, FindInFile
 
 from deploys.facts.accounts import LoginShell
 from deploys.facts.machine import CloudInitStatus, Container, HalfInstalled, Modes, SwapfileMib, Swaps
 from deploys.operations.accounts import user
-from deploys.operations.machine import permissions, swapfile, wait_for_cloud_init
+from deploys.operations.machine import new_machine_id, permissions, swapfile, wait_for_cloud_init
 from deploys.operations.packages import packages, repair_interrupted_dpkg
 from tests.support.operations import Facts, commands
 
@@ -17,6 +22,28 @@ def test_cloud_init_is_waited_for_only_while_it_runs() -> None:
     assert commands(wait_for_cloud_init, {CloudInitStatus: "done"}) == []
     assert commands(wait_for_cloud_init, {CloudInitStatus: None}) == []
     assert commands(wait_for_cloud_init, {CloudInitStatus: "running"}) == ["timeout 600 cloud-init status --wait"]
+
+
+@pytest.mark.parametrize("old", ["0" * 32, ""])
+def test_a_copy_gets_a_machine_id_of_its_own_and_keeps_the_journal(old: str, tmp_path: Path) -> None:
+    """systemd-id128 and systemctl are fakes here."""
+    (programs := tmp_path / "programs").mkdir()
+    for name, does in {"systemd-id128": f"echo {'1' * 32}", "systemctl": f'echo "$@" > {tmp_path}/called'}.items():
+        (programs / name).write_text(f"#!/bin/sh\n{does}\n")
+        (programs / name).chmod(0o755)
+    journal = tmp_path / "var/log/journal"
+    (journal / ("0" * 32)).mkdir(parents=True)
+    (journal / ("0" * 32) / "system.journal").touch()
+    (machine_id := tmp_path / "etc/machine-id").parent.mkdir()
+    machine_id.write_text(old)
+    [command] = commands(new_machine_id, {})
+    line = command.replace("/etc/", f"{tmp_path}/etc/").replace("/var/", f"{tmp_path}/var/")
+    path = f"{programs}:{os.environ['PATH']}"
+    subprocess.run(["/bin/sh", "-c", line], check=True, env={"PATH": path})
+    assert machine_id.read_text() == "1" * 32 + "\n"
+    assert machine_id.stat().st_mode & 0o777 == 0o444
+    assert [one.name for one in journal.iterdir()] == ["1" * 32 if old else "0" * 32]
+    assert (tmp_path / "called").read_text() == "restart systemd-journald.service\n"
 
 
 def test_a_swap_file_is_made_whole_and_swapped_on() -> None:

@@ -128,7 +128,6 @@ def test_status_reports_an_app_that_runs_on_a_copy(copy: Droplet) -> None:
         ("release", "--dry-run", "1.1.0"),
         ("rollback",),
         ("backup",),
-        ("backup", "--nightly"),
         ("restore", "latest"),
         ("check-offsite",),
         ("gate", "release 1.1.0"),
@@ -142,6 +141,21 @@ def test_a_verb_is_refused_on_a_copy_before_it_changes_anything(copy: Droplet, v
     assert PROBLEM in shown
     assert copy.calls == []
     assert sorted(copy.paths.backups.glob("*")) == before
+
+
+def test_the_nightly_backup_of_a_copy_does_nothing(copy: Droplet) -> None:
+    """The timer's unit does not fail, because the failure would outlive the promotion."""
+    copy.calls.clear()
+    before, history = sorted(copy.paths.backups.glob("*")), copy.paths.history.read_text()
+    code, shown = stackctl(copy, "backup", "--nightly")
+    assert (code, copy.calls) == (0, [])
+    assert PROBLEM in shown
+    assert sorted(copy.paths.backups.glob("*")) == before
+    assert copy.paths.history.read_text() == history, "no run is in the history, because none was made"
+    record(copy, instance_id=ANOTHER)
+    assert stackctl(copy, "backup", "--nightly")[0] == 0
+    assert len([*copy.paths.backups.glob("*")]) > len(before), "control: a promoted droplet makes the backup"
+    assert copy.paths.history.read_text() != history
 
 
 def test_a_copy_requests_no_certificate(copy: Droplet) -> None:
