@@ -2,7 +2,7 @@
 
 The lab kills a machine by killing its processes. Unlike after a power cut, the kernel still writes the data that the
 processes gave it. The tests therefore notice data that a process had not yet given to the kernel, but do not notice a
-missing fsync. To find a missing fsync, use a VM (docs/how-to/lab.md).
+missing fsync. tests/system/vm/test_power.py notices a missing fsync.
 
 Redis promises less. With snapshots, Redis keeps the data of the last snapshot. With an append-only file, Redis loses at
 most the last second.
