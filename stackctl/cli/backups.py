@@ -18,10 +18,13 @@ from stackctl.core.printable import printable
 NIGHTLY_LOCK_TIMEOUT_S = 3600
 
 
-def remembered(arguments: argparse.Namespace, paths: Paths, _machine: Machine) -> bool:
-    """Keep the nightly call out of the history of a copy, which makes no nightly backup."""
+def remembered(_arguments: argparse.Namespace, paths: Paths, _machine: Machine) -> bool:
+    """Return whether the history records the call.
+
+    A copy makes no backup. A recorded refusal would be the last backup that failed, even after the promotion.
+    """
     with suppress(RefusedError):
-        return not (arguments.nightly and instance.is_copy(config.load(paths).instance_id, paths))
+        return not instance.is_copy(config.load(paths).instance_id, paths)
     return True
 
 

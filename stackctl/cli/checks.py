@@ -124,7 +124,7 @@ def _failing_saves(seen: Observed) -> list[str]:
 
 
 def _backups(seen: Observed) -> Section:
-    if not seen.config.data:
+    if not seen.config.data or seen.is_copy:
         return Section({})
     lines = listing.problems(seen.paths, seen.machine, nightly=not seen.config.isolated)
     return Section({}, [*lines, *access.problems(seen.paths, seen.config.environment)])

@@ -6,6 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from stackctl.core import instance
+from stackctl.core.program import Result
 from tests.support.fakes.droplet import Droplet, stackctl
 from tests.support.status import status
 
@@ -110,6 +111,16 @@ def test_status_has_one_problem_on_a_copy(copy: Droplet) -> None:
     assert not copy.ran("telegram ")
 
 
+def test_the_backups_of_the_original_are_no_problem_of_its_copy(original: Droplet) -> None:
+    original.failing = {"pg_dump": Result(1, stderr="no space")}
+    assert stackctl(original, "backup")[0] == 1
+    original.failing = {}
+    assert "the last backup failed" in status(original)[1]["problems"][0], "control: the original reports it"
+    booted_as(original, ANOTHER)
+    stackctl(original, "boot")
+    assert status(original)[1]["problems"] == [PROBLEM]
+
+
 def test_status_reports_an_app_that_runs_on_a_copy(copy: Droplet) -> None:
     for one in copy.docker.containers:
         one["state"] = "running"
@@ -141,6 +152,10 @@ def test_a_verb_is_refused_on_a_copy_before_it_changes_anything(copy: Droplet, v
     assert PROBLEM in shown
     assert copy.calls == []
     assert sorted(copy.paths.backups.glob("*")) == before
+    assert status(copy)[1]["problems"] == [PROBLEM]
+    record(copy, instance_id=ANOTHER)
+    assert stackctl(copy, "release", "1.0.0")[0] == 0
+    assert status(copy)[1]["problems"] == [], "a refusal must not count as a failed backup after the promotion"
 
 
 def test_the_nightly_backup_of_a_copy_does_nothing(copy: Droplet) -> None:
