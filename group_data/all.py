@@ -74,6 +74,10 @@ redis_cpus = 0.5  # CPU limit of Redis.
 # append-only file, the changes of the last five minutes can be lost, or of the last minute under heavy load.
 redis_append_only = False
 
+# Seconds between two health checks of a container. A check may take half as long. Each check starts a program in the
+# container, so frequent checks cost much on a slow machine.
+health_interval_s = 10
+
 # == Backups ==
 backup_at = "02:30"  # The nightly backup starts within half an hour after this time of day.
 backup_memory_mib = 128  # Memory of the throwaway container that verifies a backup, in MiB.

@@ -8,6 +8,7 @@ domain = "vm.lab.test"
 offsite_repository = "s3:https://10.77.0.2:9000/backups/vm"
 
 # Without KVM, QEMU emulates the processor, and programs take about fifteen times as long as on a droplet.
+health_interval_s = 60
 healthy_timeout_s = 300
 migrate_timeout_s = 300
 

@@ -185,6 +185,7 @@ class Values(BaseModel):
     redis_memory_mib: Mib
     redis_cpus: Cpus
     redis_append_only: bool
+    health_interval_s: Annotated[int, Field(ge=2, le=300)]
     backup_at: Annotated[str, Field(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$")]
     backup_memory_mib: Mib
 
