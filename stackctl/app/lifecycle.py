@@ -22,14 +22,14 @@ from stackctl.services import compose
 def boot(stack: Stack) -> None:
     """Start the data services, the active colour and its worker, and stop the other colour.
 
-    After an interrupted restore, only the data services start, because the bot must not work on partly restored data.
-    On a copy, only the data services start, because the original droplet may still run the app.
+    If an interrupted restore could not be undone (restore/settle.py), only the data services start, because the bot
+    must not work on partly restored data. On a copy, only the data services start, because the original droplet may
+    still run the app.
     """
-    half = unfinished_restore.load(stack.paths)
-    if half and not half.placed:
+    if closing := unfinished_restore.closing(stack.paths):
         # close the site, because a killed restore may have left the site open
         durable.write(stack.paths.maintenance, b"", 0o644)
-        _start_data_only(stack, half.remedy)
+        _start_data_only(stack, closing)
         return
     if stack.is_copy:
         _start_data_only(stack, instance.REMEDY)

@@ -3,6 +3,7 @@
 `boot`, `status` and `release` check the marker first.
 """
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,6 +55,27 @@ def load(paths: Paths) -> Record | None:
             f"{paths.restoring} can't be read ({error})",
             next_step="remove the file, then restore again (stackctl list-backups)",
         ) from None
+
+
+def problem(paths: Paths) -> str:
+    """Return the problem that an unfinished restore or an unreadable marker causes, or "" if there is no marker."""
+    try:
+        half = load(paths)
+    except FailedError as error:
+        return str(error)
+    return half.remedy if half else ""
+
+
+def closing(paths: Paths) -> str:
+    """Return the problem because of which the app must not start, or "" if the app may start.
+
+    The app may start if all restored data is in place. An unreadable marker does not say where the data is.
+    """
+    with suppress(FailedError):
+        half = load(paths)
+        if half is None or half.placed:
+            return ""
+    return problem(paths)
 
 
 def save(paths: Paths, record: Record) -> None:

@@ -109,7 +109,7 @@ def _preflight(run: BackupRun) -> str:
     room = run.postgres.capacity()
     _begin(run)
     if run.reason != "safety":  # not for a pre-restore backup, because a restore is running
-        _drop_half_restored(run.postgres.server)
+        drop_half_restored(run.postgres.server)
     # A killed upload may have left fetched files. A release must not remove these files, because a release does not
     # hold the lock of the backups, and the files may belong to a running upload.
     with openat.directory(run.stack.paths.backups) as backups:
@@ -118,15 +118,16 @@ def _preflight(run: BackupRun) -> str:
     return f"the database has {room.database_bytes / 1e6:.1f} MB"
 
 
-def _drop_half_restored(server: Server) -> None:
-    """Drop the databases of restores that were killed before the step `close`.
+def drop_half_restored(server: Server) -> list[str]:
+    """Drop the databases of restores that were killed before the step `close`. Return the names of these databases.
 
-    No restore is running, because the caller holds the lock of the backups.
+    No restore is running, because the caller holds a lock that a restore holds as well.
     """
-    for name in server.databases():
-        if name.endswith(unfinished_restore.DATABASE):
-            server.drop(name)
+    left = [name for name in server.databases() if name.endswith(unfinished_restore.DATABASE)]
+    for name in left:
+        server.drop(name)
     roles.end_loader(server)
+    return left
 
 
 def _begin(run: BackupRun) -> None:

@@ -5,6 +5,7 @@ Each check returns a section of the report, and the problems that a person must 
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 from stackctl.backup import listing
@@ -21,6 +22,8 @@ from stackctl.services.redis import Redis
 
 Report = dict[str, Any]
 NGINX = "nginx.service"
+SETTLED_SHOWN = timedelta(days=7)
+"""For this time, status shows that a boot has undone or finished an interrupted restore."""
 REVERTING_S = 10
 """A trial that expired this many seconds ago is late. Restoring a firewall takes less."""
 
@@ -52,12 +55,13 @@ def _release(seen: Observed) -> Section:
     if seen.is_copy:
         problems += [instance.REMEDY, *_running_on_copy(seen)]
     elif seen.unfinished:
-        problems.append(seen.unfinished.remedy)
+        problems.append(seen.unfinished)
     elif not seen.work:
         problems += _nothing_live(seen)
     document = {
         "maintenance": current.maintenance,
         "restoring": seen.paths.restoring.exists(),
+        "settled_restore": _settled_restore(seen),
         "isolated": seen.config.isolated,
         "copy": seen.is_copy,
         "active": current.active,
@@ -80,6 +84,13 @@ def _running_on_copy(seen: Observed) -> list[str]:
     there = [*seen.containers.worker, *(one for colour in COLOURS for one in seen.containers.colours[colour])]
     remedy = f"sudo systemctl restart {seen.paths.units.app}"
     return [f"{one.service} is {one.condition} on this copy. Next: {remedy}" for one in there if one.serves]
+
+
+def _settled_restore(seen: Observed) -> dict[str, str] | None:
+    """Return the interrupted restore that a boot has lately undone or finished, so that the operator learns of it."""
+    found = history.settled_restore(seen.paths)
+    recent = found and seen.machine.now() - datetime.fromisoformat(found["at"]) < SETTLED_SHOWN
+    return found if recent else None
 
 
 def _nothing_live(seen: Observed) -> list[str]:

@@ -7,7 +7,6 @@ from functools import cached_property
 from stackctl.app import app_env, state, unfinished_restore, webhook
 from stackctl.app.stack import expected_sha256
 from stackctl.app.state import State
-from stackctl.app.unfinished_restore import Record
 from stackctl.core import instance, lock
 from stackctl.core.config import Config
 from stackctl.core.errors import StackError
@@ -71,9 +70,9 @@ class Observed:
         return self._telegram()
 
     @cached_property
-    def unfinished(self) -> Record | None:
-        """The marker of an unfinished restore, or None while a run is in progress."""
-        return None if self.work else unfinished_restore.load(self.paths)
+    def unfinished(self) -> str:
+        """The problem of an unfinished restore, or "" if there is none or a run is in progress."""
+        return "" if self.work else unfinished_restore.problem(self.paths)
 
     @cached_property
     def roles(self) -> Roles:

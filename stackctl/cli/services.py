@@ -5,6 +5,7 @@ from stackctl.app.stack import Stack
 from stackctl.cli.call import Call
 from stackctl.core import durable, lock
 from stackctl.core.errors import RefusedError
+from stackctl.restore import settle
 
 # A release may be migrating the database when `boot` starts. TimeoutStartSec of APP.service is much longer than this
 # timeout.
@@ -15,7 +16,10 @@ def boot(call: Call) -> int:
     if _installed(call):
         stack = call.stack
         with lock.exclusive(call.paths.work, call.holder, BOOT_LOCK_TIMEOUT_S):
+            settle.undo(stack)
             lifecycle.boot(stack)
+            settle.finish(stack)
+            settle.remove_leftovers(stack)
     return 0
 
 

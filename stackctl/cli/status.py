@@ -57,7 +57,7 @@ def text(report: Report) -> str:
 
 
 def _closed(report: Report) -> list[tuple[str, str]]:
-    """Return the rows that say why everybody gets 503."""
+    """Return the rows that say why everybody gets 503, and how a boot has settled an interrupted restore."""
     rows = []
     if report["copy"]:
         rows.append(("COPY", "made from an image of another droplet: no app, worker, webhook or backup"))
@@ -68,6 +68,8 @@ def _closed(report: Report) -> list[tuple[str, str]]:
     if report["maintenance"]:
         until = " while data is restored" if report["restoring"] else ". Next: sudo stackctl maintenance off"
         rows.append(("maintenance", f"on, so everybody gets 503{until}"))
+    if settled := report["settled_restore"]:
+        rows.append(("restore", f"{settled['at'][:19]}: {settled['message']}"))
     return rows
 
 

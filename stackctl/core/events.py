@@ -36,6 +36,8 @@ class RunLog:
     """The file for events while `path` cannot be written. `--follow` needs the end of the run even on a full disk."""
     failure: str = ""
     """Message of the last step that failed."""
+    outcome: str = ""
+    """Message of the run's last event, unless the run fails. Most runs need none."""
 
     def __post_init__(self) -> None:
         self._began = self.machine.monotonic()
@@ -52,7 +54,7 @@ class RunLog:
     def end(self, code: int, message: str = "") -> None:
         """Record the last event of the run, with its exit code."""
         state = "failed" if code else "done"
-        self._record(self.op, state, message, self._ms_since(self._began), {"code": code})
+        self._record(self.op, state, message or self.outcome, self._ms_since(self._began), {"code": code})
 
     def emit(self, step: str, state: str, message: str = "", ms: int | None = None) -> None:
         """Record an event. `state` is start, progress, log, done, failed or undone. `ms` is the step's duration."""

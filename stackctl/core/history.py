@@ -62,6 +62,22 @@ def under_way(paths: Paths) -> Run | None:
     return begun
 
 
+def settled_restore(paths: Paths) -> dict[str, str] | None:
+    """Return when a boot has undone or finished an interrupted restore, and how, as {at, message}.
+
+    Return None if another restore has begun since then, because its operator knows what happened.
+    """
+    found = None
+    lines = [line for path in (paths.history, paths.unwritten) for line in _tail(path)]
+    lines = [line for line in lines if b'"settle"' in line or b'"op": "restore"' in line]
+    for event in filter(None, map(parsed, lines)):
+        if (event["op"], event["step"], event["state"]) == ("boot", "settle", "done"):
+            found = {"at": event["ts"], "message": event["message"]}
+        elif event["op"] == "restore" and "by" in event:
+            found = None
+    return found
+
+
 def _tail(path: Path) -> list[bytes]:
     try:
         with path.open("rb") as file:

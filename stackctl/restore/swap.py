@@ -42,8 +42,7 @@ def reopen(run: RestoreRun) -> None:
     """Start the bot with the former data, and remove the marker of the unfinished restore."""
     if not run.record:
         return
-    if run.swapped or run.redis.has_former:
-        raise FailedError("the data is partly restored; the bot stays closed")
+    check_former_data(run)
     run.stack.start_data("rdb")
     if run.earlier:
         unfinished_restore.save(run.stack.paths, run.earlier)  # the bot stays closed, because of the earlier restore
@@ -52,6 +51,12 @@ def reopen(run: RestoreRun) -> None:
     wait_for_health(run)
     end_maintenance(run)
     unfinished_restore.remove(run.stack.paths.restoring)
+
+
+def check_former_data(run: RestoreRun) -> None:
+    """Raise FailedError unless both the live database and the files of Redis are those from before the restore."""
+    if run.swapped or run.redis.has_former:
+        raise FailedError("the data is partly restored; the bot stays closed")
 
 
 def swap(run: RestoreRun) -> str:
@@ -83,15 +88,26 @@ def replace_redis(run: RestoreRun) -> str:
     if run.record:
         run.record = replace(run.record, placed=True)
         unfinished_restore.save(stack.paths, run.record)
-        state.save(stack.paths, replace(state.load(stack.paths), revisions=run.record.revisions))
+        record_revisions(stack, run.record)
     return message
+
+
+def record_revisions(stack: Stack, record: Record) -> None:
+    """Record the revisions of the restored schema.
+
+    A release that began after the restore may have migrated the restored data, and has then recorded more revisions.
+    """
+    current = state.load(stack.paths)
+    known = (*current.kept, *filter(None, current.colours.values()))
+    if not any(release.id > record.token for release in known):
+        state.save(stack.paths, replace(current, revisions=record.revisions))
 
 
 def put_redis_back(run: RestoreRun) -> None:
     """Stop Redis, and restore the former files of Redis. Later, `reopen` starts Redis again."""
     if run.redis.has_former:
         run.stack.docker.stop(_redis(run.stack))
-        run.redis.put_back()
+    run.redis.put_back()
 
 
 def _loaded(run: RestoreRun, keys: int) -> str:
@@ -119,9 +135,15 @@ def wait_for_health(run: RestoreRun) -> str:
 def end_maintenance(run: RestoreRun) -> str:
     """Turn maintenance off, but not if maintenance was already on before the restore."""
     webhook.mend_and_tell(run.stack)
+    return turn_maintenance_off(run)
+
+
+def turn_maintenance_off(run: RestoreRun) -> str:
+    """Do the same as `end_maintenance`, but do not ask Telegram."""
     if run.record and run.record.maintenance:
         return "clients still get 503, because maintenance was on before the restore"
-    run.stack.paths.maintenance.unlink(missing_ok=True)
+    if run.stack.paths.maintenance.exists():
+        durable.remove(run.stack.paths.maintenance)
     return answer(run.stack)
 
 

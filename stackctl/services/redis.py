@@ -93,8 +93,9 @@ class Directory:
             there.rename(FRESH, RDB)
 
     def put_back(self) -> None:
-        """Restore the files that `place` has renamed."""
+        """Restore the files that `place` has renamed. If `place` was killed, remove its unfinished copy."""
         with self._opened() as there:
+            there.remove(FRESH)
             begun = there.has(_aside(RDB))  # without a renamed RDB file, the current files were never replaced
             for name in reversed(FILES):
                 if begun or there.has(_aside(name)):

@@ -35,7 +35,7 @@ def test_all_is_well(live: Droplet) -> None:
         ),
         *("data", "certificate", "reboot_due", "environment_differs", "drift", "stale", "problems", "trials"),
         *("isolated", "restoring", "telegram", "left", "gone", "under_way", "database_settings", "foreign"),
-        *("foreign_accepted", "copy"),
+        *("foreign_accepted", "copy", "settled_restore"),
     }
     assert report["release"]["tag"] == "1.0.0"
     assert report["colours"]["green"] is None
