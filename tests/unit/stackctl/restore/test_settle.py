@@ -15,6 +15,7 @@ from stackctl.app.stack import Stack
 from stackctl.cli import services
 from stackctl.core import lock
 from stackctl.core.program import Result
+from stackctl.restore import swap
 from stackctl.restore.restore import REPLACED
 from tests.support.fakes.droplet import Droplet, installed, stackctl
 from tests.support.fakes.kills import killed_at, kills
@@ -226,6 +227,20 @@ def test_a_release_on_the_restored_data_keeps_the_revisions_it_has_applied(tmp_p
     assert (state.load(droplet.paths).revisions, droplet.paths.restoring.exists()) == (migrated, False)
 
 
+def test_a_power_cut_before_the_restored_revisions_are_recorded(tmp_path: Path) -> None:
+    droplet = installed(tmp_path)
+    stackctl(droplet, "release", "1.0.0")
+    stackctl(droplet, "backup")
+    stackctl(droplet, "release", "1.2.0")
+    assert stackctl(droplet, "rollback")[0] == 0
+    assert [one.revision for one in state.load(droplet.paths).revisions] == ["0001", "0002"]
+    wanted = newest(droplet)
+    left = killed_at(droplet, (swap, "record_revisions"), "restore", wanted, "--yes", wanted)
+    left.killed_at = None
+    assert power_cut(left)[0] == 0
+    assert [one.revision for one in state.load(left.paths).revisions] == ["0001"]
+
+
 # what keeps the bot closed
 
 
@@ -265,13 +280,14 @@ def test_if_the_databases_cannot_be_swapped_back_the_bot_stays_closed(saved: Dro
     assert_works(left, THEN)
 
 
-def test_with_an_unreadable_marker_the_bot_stays_closed(saved: Droplet) -> None:
-    left = interrupted(saved, "rdb")
+@pytest.mark.parametrize(("step", "kept"), [("swap", "app_restoring"), ("rdb", "app_replaced")])
+def test_with_an_unreadable_marker_the_bot_stays_closed(saved: Droplet, step: str, kept: str) -> None:
+    left = interrupted(saved, step)
     left.paths.restoring.write_text("{")
     code, shown = power_cut(left)
     assert (code, running(left)) == (0, ["postgres", "redis"]), shown
     assert_closed(left, f"{left.paths.restoring} can't be read")
-    assert {"app_replaced"} == {*left.postgres.beside}
+    assert {kept} == {*left.postgres.beside}, "a database was dropped, although nobody knows what it contains"
 
 
 def test_if_the_database_is_on_another_host_now_the_bot_stays_closed(saved: Droplet) -> None:
