@@ -27,12 +27,9 @@ def undo(stack: Stack) -> None:
 
 
 def finish(stack: Stack) -> None:
-    """Finish an interrupted restore if all its data is in place. The app has started and is healthy.
-
-    On a copy, the app has not started.
-    """
+    """Finish an interrupted restore if all its data is in place. The app has started and is healthy."""
     record = _marker(stack)
-    if record and record.placed and not stack.is_copy:
+    if record and record.placed:
         _settle(stack, record, "finish", _finish)
 
 
@@ -46,6 +43,8 @@ def remove_leftovers(stack: Stack) -> None:
 
 
 def _marker(stack: Stack) -> Record | None:
+    if stack.is_copy:
+        return None  # no app runs on a copy, and a person may want to look at the data
     with suppress(FailedError):  # `lifecycle.boot` and `status` report an unreadable marker
         return unfinished_restore.load(stack.paths)
     return None

@@ -186,6 +186,21 @@ def test_a_boot_settles_the_restore_of_a_droplet_without_a_release(tmp_path: Pat
     assert_nothing_is_left(left)
 
 
+@pytest.mark.parametrize("step", ["rdb", "open"])
+def test_a_copy_neither_undoes_nor_finishes_a_restore(saved: Droplet, step: str) -> None:
+    left = interrupted(saved, step)
+    left.paths.config.write_text(json.dumps(json.loads(left.paths.config.read_text()) | {"instance_id": "original"}))
+    left.paths.instance_id.parent.mkdir(parents=True)
+    left.paths.instance_id.write_text("another\n")
+    record, beside = unfinished_restore.load(left.paths), dict(left.postgres.beside)
+    assert power_cut(left)[0] == 0
+    assert (unfinished_restore.load(left.paths), left.postgres.beside) == (record, beside)
+    assert (running(left), left.paths.maintenance.exists()) == (["postgres", "redis"], True)
+    left.paths.instance_id.write_text("original\n")  # control: this is the droplet itself
+    assert power_cut(left)[0] == 0
+    assert_works(left, NOW if step == "rdb" else THEN)
+
+
 def test_an_app_that_docker_has_started_does_not_work_on_partly_restored_data(saved: Droplet) -> None:
     left = interrupted(saved, "rdb")  # in this step, the databases have already been swapped
     web(left)["state"] = "running"
