@@ -166,6 +166,9 @@ _MADE = {
     r"/run/systemd/system/systemd-networkd-wait-online\.service\.d/10-netplan\.conf": r"\[(?:Unit|Service)\]|"
     rf"ConditionPathIsSymbolicLink=/run/systemd/generator/network-online\.target\.wants/{_WAIT}\.service|"
     rf"ExecStart=(?:(?:/usr)?/lib/systemd/{_WAIT}(?: [\w:.-]+)*)?",
+    # kmod lists the device nodes of the kernel's modules.
+    r"/run/tmpfiles\.d/static-nodes\.conf": r"[bc]!? /dev/[\w/.-]+ 0[0-7]{3} - - - \d+:\d+|"
+    r"d /dev/[\w/.-]+ 0755 - - - ?",
     r"/etc/network/interfaces(?:\.d/50-cloud-init(?:\.cfg)?)?": r"(?:auto|allow-hotplug)(?: [\w.:-]+)+|"
     r"iface [\w.:-]+ inet6? (?:loopback|static|dhcp|manual|auto)|"
     r"source(?:-directory)? /etc/network/interfaces\.d(?:/\*)?|"

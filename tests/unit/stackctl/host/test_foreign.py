@@ -137,6 +137,8 @@ def test_files_of_debian_and_cloud_init_are_not_foreign(bare: Droplet) -> None:
     starts = "".join(f"ExecStart={command}\n" for command in ("", f"/lib/systemd/{wait} --any --dns -i eth0:degraded"))
     text = f"[Unit]\n{condition}\n\n[Service]\n{starts}"
     bare.put(f"run/systemd/system/{wait}.service.d/10-netplan.conf", text)
+    nodes = "c! /dev/fuse 0600 - - - 10:229\nd /dev/net 0755 - - - \nc! /dev/net/tun 0600 - - - 10:200\n"
+    bare.put("run/tmpfiles.d/static-nodes.conf", nodes)
     assert bare.names() == []
 
 

@@ -161,6 +161,11 @@ KINDS: dict[str, tuple[Callable[[Droplet], None], str, str]] = {
         "/run/systemd/system/systemd-networkd-wait-online.service.d/10-netplan.conf",
         "remove",
     ),
+    "a list of device nodes with another file": (
+        put("run/tmpfiles.d/static-nodes.conf", "c! /dev/fuse 0600 - - - 10:229\nf /etc/cron.d/x 0644 - - - *\n"),
+        "/run/tmpfiles.d/static-nodes.conf",
+        "remove",
+    ),
     "a generator": (put("etc/systemd/system-generators/x"), "/etc/systemd/system-generators/x", "remove"),
     "a mask of ours": (link(f"{SYSTEM}/fail2ban.service", "/dev/null"), f"/{SYSTEM}/fail2ban.service", "site"),
     "a mask by an empty file": (put(f"{SYSTEM}/fail2ban.service", ""), f"/{SYSTEM}/fail2ban.service", "site"),
