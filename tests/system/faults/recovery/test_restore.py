@@ -62,6 +62,7 @@ def now(then: Then, lab: Environment, droplet: Host, database: Database) -> str:
     database.ask("DELETE FROM offers WHERE id % 7 = 0")
     database.ask("INSERT INTO offers (title, price_cents, seller) VALUES ('Made since', 1, 1)")
     lab.ask_redis(droplet, f"set {REDIS_KEY} now")
+    lab.ask_redis(droplet, "save")  # a killed Redis loses changes that it has not saved
     found = database.ask(OFFERS)
     assert found != then.offers
     return found
