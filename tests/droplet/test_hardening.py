@@ -110,6 +110,14 @@ def test_no_process_dumps_core(droplet: Host, env: Environment) -> None:
     assert droplet.check_output("systemctl show --property=DefaultLimitCORE --value") == "0"
 
 
+@pytest.mark.group("edge")
+@pytest.mark.parametrize("service", ["ssh", "nginx"])
+def test_a_service_outlives_a_process_of_its_own_that_the_kernel_kills(droplet: Host, service: str) -> None:
+    """The kernel kills a process if the memory is used up. The service's other processes continue, or it restarts."""
+    shown = droplet.check_output(f"systemctl show --property=OOMPolicy --property=Restart {service}.service")
+    assert set(shown.splitlines()) == {"OOMPolicy=continue", "Restart=on-failure"}
+
+
 def test_the_umask_of_people_is_strict_and_that_of_a_converge_is_as_declared(droplet: Host, env: Environment) -> None:
     """dev-sec os-05; CIS 5.4.3.3."""
     assert droplet.check_output(f"sudo -u {env.settings.values.operator} bash -lc umask") == "0027"

@@ -96,7 +96,7 @@ def test_many_small_programs_that_take_all_memory_leave_a_site_that_comes_back(
     """The kernel kills the largest processes first, which may be those of the site."""
     with under_load(vm) as running:
         running.phase("out of memory")
-        machine.run(f"for n in $(seq 60); do {HOG.format(mib=60, seconds=20)} & done; wait")
+        machine.run(f"for n in $(seq 40); do {HOG.format(mib=60, seconds=20)} & done; wait")
         wait_for_answers(running)
     said = machine.check_output("dmesg | grep -io 'killed process .*([^)]*)' | cut -d' ' -f4- | sort | uniq -c")
     show(f"killed since the boot: {said}\n{running.tally.table()}")
