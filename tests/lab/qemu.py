@@ -19,6 +19,7 @@ PROGRAMS = {
     "qemu-system-x86_64": "runs the virtual machine",
     "mke2fs": "makes its disk",
     "debugfs": "reads the kernel from its disk",
+    "e2fsck": "replays the journal of its disk",
 }
 ARCHITECTURE = "x86_64"
 
@@ -100,8 +101,10 @@ def mac(machine: Machine) -> str:
 def boot_files(machine: Machine) -> tuple[Path, Path]:
     """Copy the kernel and the initial RAM disk from the disk of a machine that is off.
 
-    debugfs reads the disk without a mount. Like a boot loader, it does not see what is only in the journal.
+    debugfs reads the disk without a mount. After a power cut, it first needs what is only in the journal. The machine's
+    kernel would replay the journal in the same way.
     """
+    run("e2fsck", "-p", "-E", "journal_only", machine.root / DISK, check=False)
     kernel, initrd = (_copy_of(machine, link) for link in ("vmlinuz", "initrd.img"))
     return kernel, initrd
 
