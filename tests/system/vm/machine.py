@@ -113,10 +113,11 @@ class Run:
 
 @contextmanager
 def under_load(vm: Environment) -> Iterator[Running]:
-    """Send updates to the bot, as Telegram does, until the context ends."""
+    """Send updates to the bot, as Telegram does, until the context ends. At its beginning, the bot answers."""
     with load(lab_target(vm), clients=CLIENTS, rate=RATE) as running:
+        wait_for_answers(running)
         running.phase("before")
-        running.until(5)
+        running.until(len(running.tally.requests) + 10)
         yield running
 
 

@@ -24,8 +24,8 @@ def main() -> int:
         print(f"marketplace-bot cannot start: {problem}", file=sys.stderr)
         return 2
     logs.configure(settings)
-    # As PID 1, this process gets only signals for which it has a handler. After a KeyboardInterrupt, psycopg cancels
-    # the statement for which it waits.
+    # Without a handler, SIGTERM would end this process at once, or, as PID 1, do nothing. After a KeyboardInterrupt,
+    # psycopg cancels the statement for which it waits.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         return {"web": _web, "worker": _worker, "migrate": _migrate, "schema": _schema}[command](settings)
